@@ -1,0 +1,1 @@
+"""Applies commands to charging sessions and emits what happened, exactly once each."""

@@ -1,0 +1,69 @@
+"""`python -m session_worker`: applies commands to sessions, until SIGTERM."""
+
+import asyncio
+from functools import partial
+
+from session_worker.commands import PREFETCH, CommandLoop
+from session_worker.relay import Relay, Sweeper
+from session_worker.settings import SessionWorkerSettings
+from shared import process, settings
+from shared.broker.consumer import Consumer
+from shared.broker.publisher import Publisher
+from shared.database import create_engine, ping
+from shared.health import serve_health
+from shared.topology import SESSION_COMMANDS
+
+NAME = "session_worker"
+# One for the batch, one for the sweeper, one for the readiness check.
+POOL_SIZE = 3
+
+
+async def serve(config: SessionWorkerSettings, drain: asyncio.Event) -> None:
+    """Consume until `drain` is set, then settle what is in hand, publish its events and close everything."""
+    amqp_url = config.amqp_url.get_secret_value()
+    engine = create_engine(config.database_url.get_secret_value(), name=NAME, pool_size=POOL_SIZE)
+    publisher = Publisher(amqp_url, name=f"{NAME} publishes")
+    consumer = Consumer(amqp_url, SESSION_COMMANDS, name=f"{NAME} consumes", prefetch=PREFETCH)
+
+    async def broker_fault() -> str | None:
+        return publisher.fault() or consumer.fault()
+
+    async def database_fault() -> str | None:
+        await ping(engine)
+        return None
+
+    async with asyncio.TaskGroup() as tasks:
+        relay = Relay(publisher, tasks)
+        loop = CommandLoop(consumer, publisher, relay, engine)
+
+        async def batch_fault() -> str | None:
+            return loop.fault()
+
+        sweeper = Sweeper(engine, publisher, relay)
+        checks = {"broker": broker_fault, "database": database_fault, "batch": batch_fault}
+        port = config.session_worker_http_port
+        background = [
+            tasks.create_task(publisher.run()),
+            tasks.create_task(consumer.run()),
+            tasks.create_task(sweeper.run()),
+            tasks.create_task(serve_health(checks, host="0.0.0.0", port=port)),  # noqa: S104  # probes come from outside
+        ]
+        handling = tasks.create_task(loop.run())
+        await drain.wait()
+        await consumer.stop()
+        await handling
+        await relay.finish()
+        await sweeper.clear_done()
+        for task in background:
+            task.cancel()
+    await engine.dispose()
+
+
+def main() -> None:
+    """Read the settings and run."""
+    config = settings.load(SessionWorkerSettings)
+    process.run(config, partial(serve, config), name=NAME)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""The loop of the session worker: take a batch, apply it, acknowledge it, hand its events to the relay.
+
+Killed before the commit: nothing happened, the messages come again. Between commit and ack: they come again and the
+inbox knows them. Between ack and publish: the outbox has the events. While Postgres hangs: the batch stays
+unacknowledged and is retried here, for ever; requeueing would use up the delivery limit.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+from prometheus_client import Counter, Histogram
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from session_worker.apply import Staged, State, apply
+from session_worker.intake import receive
+from session_worker.relay import Relay
+from session_worker.session import Received
+from shared.broker.connection import backoff_s
+from shared.broker.consumer import Batch, Consumer
+from shared.broker.dead_letters import dead_letter
+from shared.broker.publisher import Outcome, Publisher
+from shared.clock import now_utc
+from shared.database import is_outage, not_provisioned
+from shared.errors import RejectCode, Rejected
+from shared.logs import get_logger
+from shared.messages import Inbound
+from shared.topology import SESSION_COMMANDS
+
+log = get_logger(__name__)
+
+COMMANDS_HANDLED = Counter("voltline_commands_total", "Commands by type and outcome", ["type", "outcome", "reason"])
+DEAD_LETTERED = Counter("voltline_dead_letters_total", "Messages set aside, by code", ["queue", "code"])
+BATCH_SIZE = Histogram("voltline_batch_size", "Commands per transaction", buckets=(1, 2, 5, 10, 25, 50, 100, 250))
+BATCH_SECONDS = Histogram("voltline_batch_seconds", "Time from taking a batch to its acknowledgement")
+
+# Two thirds of the gain of any size come with 50; above 250 one bad message makes too many others be redone.
+BATCH_MOST = 250
+# Four batches buffered, so that the next one is full when the last one commits.
+PREFETCH = 1000
+DEAD_LETTER_TIMEOUT_S = 10.0
+# Two workers may meet at one unique index; the second try sees the first one's row. A third is for luck.
+TRIES_ALONE = 3
+# Longer than any batch takes that is not waiting for something.
+STUCK_AFTER_S = 20.0
+
+
+class CommandLoop:
+    """Handles `session_worker.commands` until the consumer is stopped."""
+
+    def __init__(self, consumer: Consumer, publisher: Publisher, relay: Relay, engine: AsyncEngine) -> None:
+        self._consumer = consumer
+        self._publisher = publisher
+        self._relay = relay
+        self._engine = engine
+        self._began_at: float | None = None
+
+    async def run(self) -> None:
+        """Handle batch after batch; returns once the consumer has stopped and the last batch is settled."""
+        loop = asyncio.get_running_loop()
+        while (batch := await self._consumer.take(BATCH_MOST)) is not None:
+            self._began_at = loop.time()
+            with BATCH_SECONDS.time():
+                await self._settle(batch)
+            self._began_at = None
+
+    def fault(self) -> str | None:
+        """Return a word when one batch has been in hand for too long."""
+        if self._began_at is None:
+            return None
+        age_s = asyncio.get_running_loop().time() - self._began_at
+        return f"a batch has been in hand for {age_s:.0f} s" if age_s > STUCK_AFTER_S else None
+
+    async def _settle(self, batch: Batch) -> None:
+        commands, rejects = _sort(batch.messages)
+        BATCH_SIZE.observe(len(batch.messages))
+        staged = await self._apply_until_done(batch, commands) if commands else []
+        for inbound, rejected in rejects:
+            await self._set_aside(batch, inbound, rejected)
+        if not batch.is_live:
+            log.warning("batch_abandoned", messages=len(batch.messages), next="the broker delivers them again")
+        await batch.ack()
+        for events in staged:
+            await self._relay.submit(events)
+
+    async def _apply_until_done(self, batch: Batch, commands: Sequence[tuple[Inbound, Received]]) -> list[Staged]:
+        """Apply all in one transaction; where that fails for a reason of its own, each alone; in an outage, later."""
+        failures = 0
+        while batch.is_live:
+            try:
+                return [staged for staged in [await self._apply([received for _, received in commands])] if staged]
+            except Exception as error:  # sorted below; only what is nobody's outage goes on to the dead letters
+                failures += 1
+                if not _may_pass(error):
+                    log.warning("batch_failed", messages=len(commands), reason=_first_line(error), next="each alone")
+                    return await self._apply_each(batch, commands)
+                delay_s = backoff_s(failures, random.random())
+                log.warning("batch_waits", messages=len(commands), reason=_first_line(error), retry_in_s=delay_s)
+                await asyncio.sleep(delay_s)
+        return []
+
+    async def _apply_each(self, batch: Batch, commands: Sequence[tuple[Inbound, Received]]) -> list[Staged]:
+        """One transaction a message, so that a bad one hurts only itself: after some tries it is set aside."""
+        done = []
+        for inbound, received in commands:
+            failures = 0
+            while batch.is_live:
+                try:
+                    done.append(await self._apply([received]))
+                    break
+                except Exception as error:  # as above
+                    failures += not _may_pass(error)
+                    if failures >= TRIES_ALONE:
+                        log.exception("command_unprocessable", message_id=str(received.message_id))
+                        await self._set_aside(batch, inbound, Rejected(RejectCode.UNPROCESSABLE, _first_line(error)))
+                        break
+                    await asyncio.sleep(backoff_s(failures, random.random()))
+        return [staged for staged in done if staged]
+
+    async def _apply(self, commands: Sequence[Received]) -> Staged | None:
+        published = self._relay.take_done()
+        try:
+            state, staged = await apply(self._engine, commands, now=now_utc(), published=published)
+        except BaseException:
+            self._relay.give_back(published)
+            raise
+        _count(state)
+        return staged
+
+    async def _set_aside(self, batch: Batch, inbound: Inbound, rejected: Rejected) -> None:
+        """Publish the dead letter until the broker has it; only then may the message be acknowledged."""
+        letter = dead_letter(inbound, SESSION_COMMANDS, rejected, failed_by="session_worker", now=now_utc())
+        failures = 0
+        while batch.is_live:
+            [outcome] = await self._publisher.publish([letter], timeout_s=DEAD_LETTER_TIMEOUT_S)
+            if outcome is Outcome.CONFIRMED:
+                DEAD_LETTERED.labels(SESSION_COMMANDS, str(rejected.code)).inc()
+                log.warning("dead_lettered", message_id=inbound.message.message_id, code=str(rejected.code))
+                return
+            failures += 1
+            log.warning("dead_letter_waits", outcome=str(outcome), code=str(rejected.code))
+            await asyncio.sleep(backoff_s(failures, random.random()))
+
+
+def _sort(
+    messages: Sequence[Inbound],
+) -> tuple[list[tuple[Inbound, Received]], list[tuple[Inbound, Rejected]]]:
+    """Return what can be understood, and what cannot with the reason."""
+    commands, rejects = [], []
+    now = now_utc()
+    for inbound in messages:
+        try:
+            commands.append((inbound, receive(inbound, now)))
+        except Rejected as rejected:
+            rejects.append((inbound, rejected))
+    return commands, rejects
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same transaction may succeed later, with no help from the message."""
+    return is_outage(error) or not_provisioned(error) is not None
+
+
+def _first_line(error: Exception) -> str:
+    missing = not_provisioned(error)
+    text = str(missing or error)
+    return text.splitlines()[0][:300] if text else type(error).__name__
+
+
+def _count(state: State) -> None:
+    for received, resolution in state.handled:
+        COMMANDS_HANDLED.labels(received.command.TYPE, str(resolution.outcome), resolution.reason or "").inc()

@@ -1,0 +1,80 @@
+"""From a message to a command with its circumstances, or to the reason why nobody can understand it."""
+
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Final
+from uuid import UUID
+
+from session_worker.session import Received
+from shared.commands import RequestSession, SessionCommand, StartSession, canonical_body, parse_command
+from shared.errors import RejectCode, Rejected
+from shared.messages import MAX_BODY_BYTES, Inbound
+from shared.topology import COMMANDS
+
+# AMQP timestamps are whole seconds: the true time lies up to this much later.
+_TIMESTAMP_STEP: Final = timedelta(seconds=1)
+# A partner's clock or unit may be wrong; an older timestamp is not believed.
+_OLDEST_BELIEVED: Final = timedelta(hours=24)
+
+
+def receive(inbound: Inbound, now: datetime) -> Received:
+    """Return the command of a message. Raises Rejected: the message goes to the dead letters."""
+    message = inbound.message
+    if inbound.unreadable is not None:
+        raise Rejected(RejectCode.UNREADABLE_PROPERTIES, "the AMQP properties cannot be decoded")
+    if len(message.body) > MAX_BODY_BYTES:
+        raise Rejected(RejectCode.TOO_LARGE, f"{len(message.body)} bytes; at most {MAX_BODY_BYTES}")
+    message_id = _message_id(message.message_id)
+    command = _with_id(parse_command(message.body, message.type or inbound.routing_key), message_id)
+    client, privileged = _caller(inbound)
+    return Received(
+        command=command,
+        message_id=message_id,
+        session_id=_session_id(command),
+        client=client,
+        privileged=privileged,
+        accepted_at=_accepted_at(message.timestamp, now),
+        body_hash=sha256(command.TYPE.encode() + canonical_body(command)).digest(),
+    )
+
+
+def _message_id(value: str | None) -> UUID:
+    try:
+        return UUID(value or "")
+    except ValueError:
+        raise Rejected(RejectCode.NO_MESSAGE_ID, "the property message_id must be a UUID") from None
+
+
+def _with_id(command: SessionCommand, message_id: UUID) -> SessionCommand:
+    """A request or start that names no id is called by its message."""
+    match command:
+        case StartSession(session_id=None):
+            return command.model_copy(update={"session_id": message_id})
+        case RequestSession(request_id=None):
+            return command.model_copy(update={"request_id": message_id})
+    return command
+
+
+def _session_id(command: SessionCommand) -> UUID:
+    known = command.request_id if isinstance(command, RequestSession) else command.session_id
+    assert known is not None
+    return known
+
+
+def _caller(inbound: Inbound) -> tuple[str | None, bool]:
+    """Return the client's name and whether it may act on every session.
+
+    Only the gateway may publish to `charging.commands`, and it says whom it serves. A partner is trusted as far as the
+    broker lets it publish; `user_id`, which the broker checks, names it.
+    """
+    if inbound.exchange != COMMANDS:
+        return inbound.message.user_id, True
+    client = inbound.message.headers.get("client")
+    return client if isinstance(client, str) else None, inbound.message.headers.get("privileged") is not False
+
+
+def _accepted_at(timestamp: datetime | None, now: datetime) -> datetime:
+    """Return when the gateway or partner took the command: what waited in the queue did not start later for it."""
+    if timestamp is None or now - timestamp > _OLDEST_BELIEVED:
+        return now
+    return min(now, timestamp + _TIMESTAMP_STEP)

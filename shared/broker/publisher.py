@@ -1,0 +1,120 @@
+"""Confirmed, mandatory publishing over one supervised connection that is used for nothing else.
+
+Under an alarm the broker stops reading a publishing connection, so consumers have theirs. A publish without a confirm
+is UNKNOWN, never failed: the broker may have stored it. The caller repeats it with the same message id.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from enum import StrEnum
+
+from aiormq.abc import AbstractChannel
+from aiormq.exceptions import DeliveryError, PublishError
+
+from shared.broker.connection import open_channel, supervise
+from shared.broker.properties import properties
+from shared.logs import get_logger
+from shared.messages import Outgoing
+
+log = get_logger(__name__)
+
+# `connection.blocked` has no callback in aiormq; asking it costs nothing.
+BLOCKED_POLL_S = 1.0
+
+
+class Outcome(StrEnum):
+    """What became of one publish."""
+
+    CONFIRMED = "confirmed"  # on disk
+    UNROUTABLE = "unroutable"  # no queue is bound for it; not stored
+    REFUSED = "refused"  # the queue is full; not stored
+    NOT_SENT = "not_sent"  # no connection, or the broker has blocked it
+    UNKNOWN = "unknown"  # no confirm in time: stored or not
+
+
+class Publisher:
+    """One publishing connection. `run` keeps it alive; `publish` works whenever it is up."""
+
+    def __init__(self, url: str, *, name: str) -> None:
+        self._url = url
+        self._name = name
+        self._channel: AbstractChannel | None = None
+        self._blocked = False
+        self.in_flight = 0
+
+    async def run(self) -> None:
+        """Keep connected until cancelled."""
+        await supervise(self._serve, what=self._name)
+
+    def fault(self) -> str | None:
+        """Return why nothing can be published now, or None."""
+        if self._channel is None:
+            return "not connected to the broker"
+        return "blocked by the broker (memory or disk alarm)" if self._blocked else None
+
+    async def publish(self, batch: Sequence[Outgoing], *, timeout_s: float) -> list[Outcome]:
+        """Publish all, pipelined, and return one outcome each, in order, within `timeout_s`. Never raises."""
+        channel = self._channel
+        if channel is None or self._blocked:
+            return [Outcome.NOT_SENT] * len(batch)
+        # Tasks of our own: a stuck peer makes aiormq raise CancelledError, which must not look like our caller's.
+        tasks = [asyncio.create_task(_publish(channel, outgoing)) for outgoing in batch]
+        self.in_flight += len(tasks)
+        try:
+            await asyncio.wait(tasks, timeout=timeout_s)
+            return [_outcome(task) for task in tasks]
+        finally:
+            self.in_flight -= len(tasks)
+            for task in tasks:
+                task.cancel()
+
+    async def _serve(self) -> None:
+        async with open_channel(self._url, name=self._name, confirms=True) as channel:
+            self._blocked, self._channel = False, channel
+            log.info("publisher_connected", what=self._name)
+            try:
+                await self._watch(channel)
+            finally:
+                self._channel = None
+
+    async def _watch(self, channel: AbstractChannel) -> None:
+        """Return or raise when the channel ends; meanwhile notice when the broker blocks and unblocks."""
+        closing = channel.closing
+        while not closing.done():
+            blocked = not await _is_unblocked(channel)
+            if blocked != self._blocked:
+                self._blocked = blocked
+                log.warning("publisher_blocked" if blocked else "publisher_unblocked", what=self._name)
+            await asyncio.wait([closing], timeout=BLOCKED_POLL_S)
+        await closing
+
+
+async def _is_unblocked(channel: AbstractChannel) -> bool:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(channel.connection.ready(), timeout=0.01)
+        return True
+    return False
+
+
+async def _publish(channel: AbstractChannel, outgoing: Outgoing) -> Outcome:
+    try:
+        await channel.basic_publish(
+            outgoing.message.body,
+            exchange=outgoing.exchange,
+            routing_key=outgoing.routing_key,
+            properties=properties(outgoing.message),
+            mandatory=outgoing.mandatory,
+        )
+    except PublishError:
+        return Outcome.UNROUTABLE
+    except DeliveryError:
+        return Outcome.REFUSED
+    except Exception as error:  # whatever broke, the broker may have stored the message
+        log.warning("publish_unknown", exchange=outgoing.exchange, reason=str(error) or type(error).__name__)
+        return Outcome.UNKNOWN
+    return Outcome.CONFIRMED
+
+
+def _outcome(task: "asyncio.Task[Outcome]") -> Outcome:
+    return Outcome.UNKNOWN if not task.done() or task.cancelled() else task.result()

@@ -1,0 +1,30 @@
+"""Identifiers: time-ordered ones for new things, derived ones where the same input must give the same id."""
+
+import os
+import time
+from uuid import UUID, uuid5
+
+# The root of every derived id of this product; any fixed value serves, it must only never change.
+NAMESPACE = UUID("6f1d1a52-6b7e-5d0c-9a3e-3f1f0c6d8e11")
+
+
+def uuid7() -> UUID:
+    """Return a UUIDv7 (RFC 9562 §5.7): 48 bits of Unix milliseconds, then 74 random bits."""
+    value = int.from_bytes(os.urandom(10), "big") | (time.time_ns() // 1_000_000 & (1 << 48) - 1) << 80
+    value = value & ~(0xF << 76) | 0x7 << 76
+    return UUID(int=value & ~(0x3 << 62) | 0x2 << 62)
+
+
+def idempotent_id(client: str, key: str) -> UUID:
+    """Return the message id that this client's Idempotency-Key always stands for."""
+    return uuid5(NAMESPACE, f"{client}\n{key}")
+
+
+def event_id(cause: UUID, index: int) -> UUID:
+    """Return the id of the event number `index` that the message `cause` brought about."""
+    return uuid5(cause, f"event {index}")
+
+
+def conflict_id(message_id: UUID, body_hash: bytes) -> UUID:
+    """Return the inbox id of a message that reuses `message_id` for another body: one refusal per such body."""
+    return uuid5(message_id, f"conflict {body_hash.hex()}")

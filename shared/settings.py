@@ -1,0 +1,72 @@
+"""Settings from the environment: read once, frozen, every fault named before a process starts."""
+
+import sys
+from typing import Annotated, Literal, NoReturn, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from yarl import URL
+
+# The exit status of a start with bad settings, as of a bad command line.
+EXIT_BAD_SETTINGS = 2
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def _url_of(*schemes: str) -> AfterValidator:
+    def check(secret: SecretStr) -> SecretStr:
+        try:
+            url = URL(secret.get_secret_value())
+        except ValueError as error:
+            raise ValueError("is not a URL") from error
+        if url.scheme not in schemes or not url.host:
+            raise ValueError(f"must be a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        return secret
+
+    return AfterValidator(check)
+
+
+DatabaseUrl = Annotated[SecretStr, _url_of("postgresql", "postgres")]
+AmqpUrl = Annotated[SecretStr, _url_of("amqp", "amqps")]
+HttpUrl = Annotated[SecretStr, _url_of("http", "https")]
+
+LowerCase = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+
+
+class Settings(BaseSettings):
+    """What every process reads. Names are those of the environment, in lower case."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    database_url: DatabaseUrl
+    amqp_url: AmqpUrl
+    log_format: Annotated[Literal["json", "console"], LowerCase] = "json"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], LowerCase] = "info"
+
+
+SettingsType = TypeVar("SettingsType", bound=BaseSettings)
+
+
+def load(model: type[SettingsType]) -> SettingsType:
+    """Return the settings, or print every fault on stderr, one a line, and exit with 2."""
+    try:
+        return model()
+    except ValidationError as error:
+        _exit_with([f"{_variable(fault['loc'])}: {_sentence(fault)}" for fault in error.errors(include_input=False)])
+
+
+def _exit_with(faults: list[str]) -> NoReturn:
+    for fault in faults:
+        sys.stderr.write(f"{fault}\n")
+    raise SystemExit(EXIT_BAD_SETTINGS)
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    return str(location[0]).upper() if location else "settings"
+
+
+def _sentence(fault: object) -> str:
+    assert isinstance(fault, dict)
+    if fault["type"] == "missing":
+        return "is required"
+    return str(fault["msg"]).removeprefix("Value error, ")
