@@ -14,20 +14,8 @@ import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from session_worker import store
-from session_worker.session import (
-    PARK_FOR,
-    Claim,
-    Decided,
-    Facts,
-    Outcome,
-    Reason,
-    Received,
-    Request,
-    Resolution,
-    Session,
-    decide,
-    refuse,
-)
+from session_worker.decide import PARK_FOR, Decided, Facts, Resolution, decide, refuse
+from session_worker.session import Claim, Outcome, Reason, Received, Request, Session
 from shared.commands import RequestSession, StartSession
 from shared.events import Event, outbox_entry
 from shared.ids import conflict_id, uuid7
@@ -67,7 +55,7 @@ async def apply(
         await store.lock(tx, lock_keys(batch))
         state = await _read(tx, batch, now)
         for received in batch:
-            _handle(state, received)
+            handle(state, received)
         staged = await write(tx, state)
         await store.delete_outbox(tx, published)
     return state, staged
@@ -117,7 +105,7 @@ async def _read(tx: AsyncConnection, batch: Sequence[Received], now: datetime) -
     )
 
 
-def _handle(state: State, received: Received) -> None:
+def handle(state: State, received: Received) -> None:
     """Decide one command unless it was handled before; the same id with another body is refused, once."""
     known = state.seen.get(received.message_id)
     if known == received.body_hash:

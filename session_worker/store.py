@@ -13,7 +13,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from session_worker.session import Claim, Received, Request, Resolution, Session, session_of
+from session_worker.decide import Resolution
+from session_worker.session import Claim, Received, Request, Session, session_of
 from session_worker.tables import inbox, outbox, parked_commands, requests, sessions
 from shared.commands import canonical_body, parse_command
 from shared.database import insert_rows

@@ -17,6 +17,8 @@ MAX_COST = Decimal("99999999.99")
 MAX_ENERGY_KWH = Decimal(1000000)
 
 _CALLBACK_SCHEMES = ("http", "https")
+# yarl takes an empty user name for none.
+_USERINFO = re.compile(r"[^/?#]*//[^/?#]*@")
 # An odd number of backslashes before u0000: an even one spells backslashes, which are harmless.
 _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -58,7 +60,7 @@ def _check_callback_url(value: str) -> str:
         raise ValueError(f"is not a URL: {error}") from error
     if url.scheme not in _CALLBACK_SCHEMES or not url.host or not has_port:
         raise ValueError("must be an absolute http or https URL")
-    if url.user is not None or url.password is not None or "@" in url.raw_authority:
+    if url.user is not None or url.password is not None or _USERINFO.match(value):
         raise ValueError("must not carry a user name or password")
     if "#" in value:
         raise ValueError("must not have a fragment")
@@ -84,13 +86,13 @@ CallbackUrl = Annotated[str, Field(min_length=1, max_length=MAX_URL_CHARS), Afte
 Metadata = Annotated[dict[str, Any], AfterValidator(_check_metadata)]
 Cost = Annotated[
     Decimal,
-    BeforeValidator(_refuse_bool),
     Field(strict=False, ge=0, le=MAX_COST, decimal_places=2),
+    BeforeValidator(_refuse_bool),
     AfterValidator(_plain_zero),
 ]
 EnergyKwh = Annotated[
     Decimal,
-    BeforeValidator(_refuse_bool),
     Field(strict=False, ge=0, le=MAX_ENERGY_KWH, decimal_places=6),
+    BeforeValidator(_refuse_bool),
     AfterValidator(_plain_zero),
 ]

@@ -1,0 +1,278 @@
+"""The session worker on a real broker and a real database."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from ops.local_stack.processes import Process, Processes
+from session_worker import relay
+from shared.ids import uuid7
+from shared.topology import CALLBACK_EVENTS, SESSION_COMMANDS, dead_letter_queue
+from tests.servers import House
+from tests.wire import COMMANDS, Wire, eventually, open_wire
+
+DEAD = dead_letter_queue(SESSION_COMMANDS)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def worker(processes: Processes) -> Process:
+    """One session worker for the module."""
+    return await processes.start("session_worker")
+
+
+@pytest.fixture
+async def wire(house: House) -> AsyncIterator[Wire]:
+    async with open_wire(house.amqp_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def database(house: House) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(house.database_url)
+    yield connection
+    await connection.close()
+
+
+async def session_row(database: asyncpg.Connection, session_id: str) -> asyncpg.Record | None:
+    return await database.fetchrow("SELECT * FROM charging_sessions WHERE id = $1", UUID(session_id))
+
+
+async def test_a_partner_publishes_a_start_as_it_would_post_it(
+    worker: Process, wire: Wire, database: asyncpg.Connection
+) -> None:
+    """Body, message_id and routing key are all that a partner needs."""
+    message_id = await wire.publish("session.start.v1", {"chargerId": "P-1", "metadata": {"bay": [1, None]}})
+    event = await wire.event(lambda data: data["sessionId"] == message_id)
+    assert event["type"] == "session.started"
+    row = await session_row(database, str(message_id))
+    assert row is not None
+    assert (row["chargerId"], row["status"], json.loads(row["metadata"])) == ("P-1", "IN_PROGRESS", {"bay": [1, None]})
+
+
+async def test_metadata_and_money_survive_from_start_to_stop(worker: Process, wire: Wire) -> None:
+    """A session that was read back from the database looks in its events as it did before."""
+    session_id = await wire.publish("session.start.v1", {"chargerId": "P-2", "metadata": {"a": {"b": "ü"}}})
+    await wire.event(lambda data: data["sessionId"] == session_id)
+    await wire.publish("session.stop.v1", {"sessionId": session_id, "energyKwh": 12.34, "finalCost": "3.1"})
+    event = await wire.event(lambda data: data["sessionId"] == session_id and data["type"] == "session.completed")
+    assert event["metadata"] == {"a": {"b": "ü"}}
+    assert (event["energyKwh"], event["finalCost"], event["sequence"]) == ("12.34", "3.10", 2)
+
+
+async def test_a_message_delivered_many_times_is_applied_once(worker: Process, wire: Wire) -> None:
+    """G3: at once in one batch, and again later."""
+    message_id = str(uuid4())
+    body = {"chargerId": "P-3"}
+    await asyncio.gather(*(wire.publish("session.start.v1", body, message_id=message_id) for _ in range(20)))
+    await wire.event(lambda data: data["sessionId"] == message_id)
+    await wire.publish("session.start.v1", body, message_id=message_id)
+    await wire.publish("session.stop.v1", {"sessionId": message_id})
+    await wire.event(lambda data: data["sessionId"] == message_id and data["type"] == "session.completed")
+    assert len(await wire.events(lambda data: data["sessionId"] == message_id, count=2)) == 2
+
+
+async def test_the_same_message_id_with_another_body_is_refused_and_changes_nothing(
+    worker: Process, wire: Wire, database: asyncpg.Connection
+) -> None:
+    """G3: the refusal is an event, once, however often the conflicting message comes."""
+    message_id = str(uuid4())
+    await wire.publish("session.start.v1", {"chargerId": "P-4"}, message_id=message_id)
+    await wire.event(lambda data: data["sessionId"] == message_id)
+    for _ in range(3):
+        await wire.publish("session.start.v1", {"chargerId": "OTHER"}, message_id=message_id)
+    last = await wire.publish("session.start.v1", {"chargerId": "P-4b"})
+    await wire.event(lambda data: data["sessionId"] == last)
+    refusals = await wire.events(lambda data: data.get("reason") == "IDEMPOTENCY_CONFLICT", count=1)
+    assert [refusal["messageId"] for refusal in refusals] == [message_id]
+    row = await session_row(database, message_id)
+    assert row is not None
+    assert row["chargerId"] == "P-4"
+
+
+async def test_fifty_starts_on_one_charger_through_three_workers_leave_one_active(
+    worker: Process, processes: Processes, wire: Wire, database: asyncpg.Connection
+) -> None:
+    """One IN_PROGRESS, 49 refusals, 50 outcomes: locks and the unique index, not luck."""
+    others = [await processes.start("session_worker") for _ in range(2)]
+    ids = await asyncio.gather(*(wire.publish("session.start.v1", {"chargerId": "BUSY"}) for _ in range(50)))
+    events = await wire.events(lambda data: data["sessionId"] in ids, count=50)
+    assert len(events) == 50
+    assert sorted(event["type"] for event in events) == ["session.command_rejected"] * 49 + ["session.started"]
+    statuses = await database.fetch('SELECT status, reason FROM charging_sessions WHERE "chargerId" = $1', "BUSY")
+    assert sorted(statuses) == [("CANCELLED", "CHARGER_BUSY")] * 49 + [("IN_PROGRESS", None)]
+    for other in others:
+        assert await other.stop() == 0
+
+
+async def test_a_stop_that_overtakes_its_start_cancels_it_when_it_comes(worker: Process, wire: Wire) -> None:
+    session_id = str(uuid4())
+    stop_id = await wire.publish("session.stop.v1", {"sessionId": session_id})
+    await wire.publish("session.start.v1", {"chargerId": "P-5", "sessionId": session_id})
+    event = await wire.event(lambda data: data["sessionId"] == session_id)
+    assert (event["type"], event["reason"], event["sequence"]) == ("session.cancelled", "STOPPED_BEFORE_START", 1)
+    assert stop_id is not None
+
+
+async def test_a_parked_stop_whose_session_never_comes_is_refused_in_the_end(
+    worker: Process, wire: Wire, database: asyncpg.Connection
+) -> None:
+    """G1: every command reaches one terminal outcome; here the clock is turned on by moving the row."""
+    stop_id = await wire.publish("session.stop.v1", {"sessionId": str(uuid4())})
+    query = 'UPDATE parked_commands SET "expiresAt" = now() WHERE "messageId" = $1'
+    await eventually(lambda: _affected(database, query, UUID(stop_id)))
+    event = await wire.event(lambda data: data.get("messageId") == stop_id)
+    assert (event["type"], event["reason"]) == ("session.command_rejected", "UNKNOWN_SESSION")
+    outcome = await database.fetchrow('SELECT outcome, reason FROM inbox WHERE "messageId" = $1', UUID(stop_id))
+    assert outcome is not None
+    assert tuple(outcome) == ("REFUSED", "UNKNOWN_SESSION")
+
+
+async def _affected(database: asyncpg.Connection, query: str, *arguments: object) -> bool:
+    return not str(await database.execute(query, *arguments)).endswith(" 0")
+
+
+@pytest.mark.parametrize(
+    ("type", "body", "message_id", "code"),
+    [
+        ("session.start.v1", b"{nope", "", "not_json"),
+        ("session.start.v1", b'{"chargerId": 5}', "", "schema_violation"),
+        ("session.unheard.v1", b"{}", "", "unknown_type"),
+        ("session.start.v1", b'{"chargerId": "X"}', None, "no_message_id"),
+        ("session.start.v1", b'{"chargerId": "' + b"x" * 70_000 + b'"}', "", "too_large"),
+    ],
+)
+async def test_what_nobody_understands_goes_unchanged_to_the_dead_letters(
+    worker: Process, wire: Wire, type: str, body: bytes, message_id: str | None, code: str
+) -> None:
+    sent_id = await wire.publish(
+        type, body, message_id=message_id, headers={"traceparent": "00-1"} if message_id == "" else None
+    )
+    letter = await wire.get(DEAD)
+    assert letter.body == body
+    assert (letter.message_id or None) == sent_id
+    assert letter.headers["error"] == code
+    assert letter.headers["error-detail"]
+    assert letter.headers["failed-by"] == "session_worker"
+    assert datetime.fromisoformat(str(letter.headers["failed-at"])) <= datetime.now(UTC) + timedelta(seconds=1)
+    assert sent_id is None or letter.headers["traceparent"] == "00-1"
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [b"\x00\x40" + (2**62).to_bytes(8, "big"), b"\x04\x00\x02\xff\xfe"],
+    ids=["timestamp of 2^62", "correlation id that is not UTF-8"],
+)
+async def test_properties_that_no_library_reads_stop_nobody_else(
+    worker: Process, wire: Wire, properties: bytes
+) -> None:
+    await wire.publish_raw("session.start.v1", b'{"chargerId": "H"}', properties)
+    neighbour = await wire.publish("session.start.v1", {"chargerId": f"N-{uuid4()}"})
+    await wire.event(lambda data: data["sessionId"] == neighbour)
+    letter = await wire.get(DEAD)
+    assert letter.headers["error"] == "unreadable_properties"
+    assert letter.headers["original-properties"] == properties.hex()
+
+
+async def test_a_partners_routing_key_that_nobody_serves_waits_in_unrouted(worker: Process, wire: Wire) -> None:
+    await wire.publish("elsewhere.thing.v1", b"{}")
+    letter = await wire.get("unrouted")
+    assert letter.body == b"{}"
+
+
+async def test_a_worker_killed_in_the_middle_loses_nothing_and_applies_nothing_twice(
+    processes: Processes, wire: Wire, database: asyncpg.Connection
+) -> None:
+    """G2: kill -9 while messages flow; the next worker goes on."""
+    prefix = f"K{uuid4().hex[:8]}"
+    victim = await processes.start("session_worker")
+    ids: list[str | None] = []
+    for number in range(300):
+        ids.append(await wire.publish("session.start.v1", {"chargerId": f"{prefix}-{number}"}))
+        if number == 150:
+            await victim.kill()
+            victim = await processes.start("session_worker")
+    await wire.events(lambda data: data["sessionId"] in ids, count=300, timeout_s=40)
+    count = await database.fetchval('SELECT count(*) FROM charging_sessions WHERE "chargerId" LIKE $1', f"{prefix}-%")
+    assert count == 300
+    assert await wire.depth(DEAD) == 0
+    assert await victim.stop() == 0
+
+
+async def test_events_left_behind_by_a_crash_are_swept_up(
+    worker: Process, wire: Wire, database: asyncpg.Connection
+) -> None:
+    """G4: an outbox row that nobody published in time is published by whoever runs, then deleted."""
+    event_id, session_id = str(uuid7()), str(uuid4())
+    body = {"type": "session.started", "timestamp": "2026-01-01T00:00:00.000Z", "data": {"sessionId": session_id}}
+    entry = {
+        "messageId": event_id,
+        "type": "session.started.v1",
+        "correlationId": session_id,
+        "occurredAt": "2026-01-01T00:00:00.000Z",
+        "headers": {},
+        "body": json.dumps(body),
+    }
+    created_at = datetime.now(UTC) - relay.LEFT_BEHIND_AFTER * 2
+    await database.execute(
+        'INSERT INTO outbox (id, events, "createdAt") VALUES ($1, $2, $3)', uuid7(), json.dumps([entry]), created_at
+    )
+    await wire.event(lambda data: data["sessionId"] == session_id)
+
+    async def is_empty() -> bool:
+        return await database.fetchval('SELECT count(*) FROM outbox WHERE "createdAt" = $1', created_at) == 0
+
+    await eventually(is_empty)
+
+
+async def test_a_database_that_breaks_off_delays_and_loses_nothing(
+    worker: Process, wire: Wire, database: asyncpg.Connection
+) -> None:
+    """No dead letters in an outage: messages stay unacknowledged and are retried in the process."""
+    ids = []
+    for number in range(60):
+        ids.append(await wire.publish("session.start.v1", {"chargerId": f"T-{number}-{uuid4()}"}))
+        if number % 20 == 10:
+            await database.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'session_worker'"
+            )
+    await wire.events(lambda data: data["sessionId"] in ids, count=60, timeout_s=30)
+    assert await wire.depth(DEAD) == 0
+
+
+async def test_sigterm_drains_and_exits_with_0(processes: Processes, wire: Wire) -> None:
+    another = await processes.start("session_worker")
+    message_id = await wire.publish("session.start.v1", {"chargerId": f"D-{uuid4()}"})
+    assert await another.stop() == 0
+    await wire.event(lambda data: data["sessionId"] == message_id)
+
+
+async def test_the_gateways_exchange_names_the_client(
+    worker: Process, wire: Wire, database: asyncpg.Connection
+) -> None:
+    session_id = await wire.publish(
+        "session.start.v1",
+        {"chargerId": f"G-{uuid4()}"},
+        exchange=COMMANDS,
+        headers={"client": "app", "privileged": False},
+    )
+    await wire.event(lambda data: data["sessionId"] == session_id)
+    headers = {"client": "stranger", "privileged": False}
+    stop_id = await wire.publish("session.stop.v1", {"sessionId": session_id}, exchange=COMMANDS, headers=headers)
+    refusal = await wire.event(lambda data: data.get("messageId") == stop_id)
+    assert (refusal["reason"], refusal["session"]) == ("UNKNOWN_SESSION", None)
+    row = await session_row(database, str(session_id))
+    assert row is not None
+    assert (row["status"], row["client"]) == ("IN_PROGRESS", "app")
+
+
+async def test_events_reach_the_callback_workers_queue(worker: Process, wire: Wire) -> None:
+    before = await wire.depth(CALLBACK_EVENTS)
+    message_id = await wire.publish("session.start.v1", {"chargerId": f"E-{uuid4()}"})
+    await wire.event(lambda data: data["sessionId"] == message_id)
+    assert await wire.depth(CALLBACK_EVENTS) > before

@@ -1,0 +1,197 @@
+"""The rules of a session, one by one."""
+
+from datetime import timedelta
+from decimal import Decimal
+from uuid import uuid4
+
+import pytest
+
+from session_worker.decide import PARK_FOR, Decided, Facts, decide, refuse
+from session_worker.session import Outcome, Reason, Received, Session
+from shared.events import EventType
+from shared.resources import Decision, Phase, Status
+from tests.builders import CALLBACK_URL, NOW, cancel, request, start, stop
+
+FACTS = Facts(now=NOW)
+
+
+def active(**changes: object) -> Session:
+    """A session that has started."""
+    session_id = uuid4()
+    session = decide(None, start(session_id, **changes), FACTS).session
+    assert session is not None
+    return session
+
+
+def types(decided: Decided) -> list[EventType]:
+    return [event.type for event in decided.events]
+
+
+def test_a_start_on_a_free_charger_begins_a_session_and_says_so() -> None:
+    session_id = uuid4()
+    decided = decide(None, start(session_id, fields={"metadata": {"bay": 3}}), FACTS)
+    assert decided.outcome is Outcome.APPLIED
+    assert decided.session is not None
+    assert decided.session.phase is Phase.ACTIVE
+    assert types(decided) == [EventType.SESSION_STARTED]
+    data = decided.events[0].data
+    assert data["sessionId"] == str(session_id)
+    assert data["status"] == Status.IN_PROGRESS
+    assert data["metadata"] == {"bay": 3}
+    assert data["finalCost"] is None
+    assert data["sequence"] == 1
+    assert decided.events[0].callback_url == CALLBACK_URL
+
+
+def test_a_start_on_a_busy_charger_leaves_a_cancelled_session_and_a_refusal() -> None:
+    decided = decide(None, start(uuid4()), Facts(now=NOW, claim_is_held=True))
+    assert (decided.outcome, decided.reason) == (Outcome.REFUSED, Reason.CHARGER_BUSY)
+    assert decided.session is not None
+    assert decided.session.phase is Phase.CANCELLED
+    assert decided.session.reason == "CHARGER_BUSY"
+    assert types(decided) == [EventType.COMMAND_REJECTED]
+    assert decided.events[0].data["reason"] == "CHARGER_BUSY"
+
+
+def test_a_start_with_the_id_of_a_known_session_changes_nothing_of_it() -> None:
+    session = active()
+    decided = decide(session, start(session.id, fields={"charger_id": "OTHER"}), FACTS)
+    assert (decided.outcome, decided.reason) == (Outcome.REFUSED, Reason.SESSION_EXISTS)
+    assert decided.session is not None
+    assert decided.session.charger_id == session.charger_id
+
+
+def test_an_allowed_request_is_itself_the_start() -> None:
+    request_id = uuid4()
+    decided = decide(None, request(request_id), FACTS)
+    assert types(decided) == [EventType.REQUEST_DECIDED]
+    assert decided.request is not None
+    assert decided.request.decision is Decision.ALLOWED
+    assert decided.session is not None
+    assert decided.session.phase is Phase.ACTIVE
+    data = decided.events[0].data
+    assert data["decision"] == "allowed"
+    assert data["sessionId"] == str(decided.session.id)
+    assert data["sequence"] == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [({}, Reason.CONCURRENT_SESSION), ({"connector_id": "2"}, Reason.CHARGER_BUSY)],
+    ids=["driver already charges at the station", "connector is taken"],
+)
+def test_a_request_without_room_is_not_allowed_and_makes_no_session(fields: dict[str, str], reason: Reason) -> None:
+    decided = decide(None, request(uuid4(), fields=fields), Facts(now=NOW, claim_is_held=True))
+    assert decided.session is None
+    assert decided.request is not None
+    assert (decided.request.decision, decided.request.reason) == (Decision.NOT_ALLOWED, str(reason))
+    assert decided.events[0].data["sessionId"] is None
+
+
+def test_a_request_is_decided_once() -> None:
+    decided = decide(None, request(uuid4()), Facts(now=NOW, request_exists=True))
+    assert (decided.outcome, decided.reason) == (Outcome.REFUSED, Reason.SESSION_EXISTS)
+    assert decided.request is None
+
+
+def test_a_stop_completes_the_session_with_the_cost_it_brings() -> None:
+    session = active()
+    fields = {"energy_kwh": Decimal("12.34"), "final_cost": Decimal("3.1")}
+    decided = decide(session, stop(session.id, fields=fields), FACTS)
+    assert decided.session is not None
+    assert decided.session.phase is Phase.COMPLETED
+    data = decided.events[0].data
+    assert (data["finalCost"], data["energyKwh"], data["status"]) == ("3.10", "12.34", "COMPLETED")
+    assert data["sequence"] == 2
+
+
+def test_a_stop_without_a_cost_leaves_it_unknown_not_zero() -> None:
+    session = active()
+    decided = decide(session, stop(session.id), FACTS)
+    assert decided.session is not None
+    assert decided.session.final_cost is None
+
+
+def test_a_cancelled_session_is_never_billed() -> None:
+    session = active()
+    decided = decide(session, cancel(session.id, fields={"reason": "cable broken"}), FACTS)
+    assert decided.session is not None
+    assert (decided.session.phase, decided.session.final_cost) == (Phase.CANCELLED, None)
+    assert decided.session.reason == "cable broken"
+    assert types(decided) == [EventType.SESSION_CANCELLED]
+
+
+@pytest.mark.parametrize("again", [stop, cancel])
+@pytest.mark.parametrize("end", [stop, cancel])
+def test_an_ended_session_refuses_another_end_and_stays_as_it_is(end: object, again: object) -> None:
+    session = active()
+    ended = decide(session, end(session.id), FACTS).session  # type: ignore[operator]
+    decided = decide(ended, again(session.id), FACTS)  # type: ignore[operator]
+    assert (decided.outcome, decided.reason) == (Outcome.REFUSED, Reason.ALREADY_ENDED)
+    assert decided.session is not None
+    before, after = ended.row(), decided.session.row()
+    assert before.pop("sequence") + 1 == after.pop("sequence")
+    assert before == after
+
+
+@pytest.mark.parametrize("early", [stop, cancel])
+def test_a_command_for_an_unknown_session_is_parked_while_it_is_young(early: object) -> None:
+    command: Received = early(uuid4())  # type: ignore[operator]
+    assert decide(None, command, FACTS) == Decided(outcome=Outcome.PARKED)
+    late = decide(None, command, Facts(now=NOW + PARK_FOR))
+    assert (late.outcome, late.reason) == (Outcome.REFUSED, Reason.UNKNOWN_SESSION)
+    young = decide(None, command, Facts(now=NOW + PARK_FOR - timedelta(microseconds=1)))
+    assert young.outcome is Outcome.PARKED
+
+
+def test_a_stop_that_overtook_its_start_cancels_it_at_once() -> None:
+    session_id = uuid4()
+    parked = stop(session_id)
+    decided = decide(None, start(session_id), Facts(now=NOW, parked=(parked,)))
+    assert decided.session is not None
+    assert (decided.session.phase, decided.session.reason) == (Phase.CANCELLED, "STOPPED_BEFORE_START")
+    assert types(decided) == [EventType.SESSION_CANCELLED]
+    assert [(r.message_id, r.outcome) for r in decided.unparked] == [(parked.message_id, Outcome.APPLIED)]
+
+
+def test_only_the_first_of_two_parked_ends_is_applied() -> None:
+    session_id = uuid4()
+    first, second = stop(session_id), cancel(session_id)
+    decided = decide(None, request(session_id), Facts(now=NOW, parked=(first, second)))
+    assert types(decided) == [
+        EventType.REQUEST_DECIDED,
+        EventType.SESSION_CANCELLED,
+        EventType.COMMAND_REJECTED,
+    ]
+    assert [event.data["sequence"] for event in decided.events] == [1, 2, 3]
+    assert [r.outcome for r in decided.unparked] == [Outcome.APPLIED, Outcome.REFUSED]
+
+
+def test_a_parked_stop_of_a_refused_request_is_refused_too() -> None:
+    request_id = uuid4()
+    decided = decide(None, request(request_id), Facts(now=NOW, claim_is_held=True, parked=(stop(request_id),)))
+    assert decided.session is None
+    assert [r.reason for r in decided.unparked] == [Reason.UNKNOWN_SESSION]
+
+
+def test_another_clients_session_is_as_unknown_as_none() -> None:
+    session = active(client="app")
+    decided = decide(session, stop(session.id, client="stranger", privileged=False), FACTS)
+    assert (decided.outcome, decided.reason) == (Outcome.REFUSED, Reason.UNKNOWN_SESSION)
+    assert decided.session is None
+    assert decided.events[0].data["session"] is None
+    assert decided.events[0].callback_url is None
+
+
+def test_the_same_decision_gives_the_same_event_ids() -> None:
+    command = start(uuid4())
+    assert decide(None, command, FACTS).events == decide(None, command, FACTS).events
+
+
+def test_a_conflict_has_an_event_id_of_its_own() -> None:
+    """The first use of the message id caused events already; the refusal's must not look like their duplicate."""
+    session = active()
+    command = start(session.id)
+    plain = refuse(session, command, Reason.SESSION_EXISTS, NOW).events[0]
+    conflict = refuse(session, command, Reason.IDEMPOTENCY_CONFLICT, NOW, uuid4()).events[0]
+    assert plain.event_id != conflict.event_id
