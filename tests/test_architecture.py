@@ -22,7 +22,12 @@ ONLY_IN = {
     "httpx": ("ops/",),
 }
 # Pure modules -> libraries of input and output that they must not reach for.
-PURE = ("session_worker/session.py", "session_worker/decide.py", "callback_worker/delivery.py", "callback_worker/signature.py")
+PURE = (
+    "session_worker/session.py",
+    "session_worker/decide.py",
+    "callback_worker/delivery.py",
+    "callback_worker/signature.py",
+)
 INPUT_OUTPUT = {"asyncio", "sqlalchemy", "asyncpg", "aiohttp", "httpx", "aio_pika", "socket", "os", "time", "random"}
 
 

@@ -110,8 +110,7 @@ class Wire:
 
 
 async def _get(queue: AbstractQueue) -> AbstractIncomingMessage | None:
-    message = await queue.get(fail=False, no_ack=True)
-    return message
+    return await queue.get(fail=False, no_ack=True)
 
 
 @asynccontextmanager
