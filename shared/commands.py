@@ -103,7 +103,7 @@ def parse_command(body: bytes, command_type: str) -> SessionCommand:
     if len(body) > MAX_BODY_BYTES:
         raise Rejected(RejectCode.TOO_LARGE, f"{len(body)} bytes; at most {MAX_BODY_BYTES}")
     try:
-        return model.model_validate_json(body)
+        return model.model_validate_json(body, by_name=False)
     except ValidationError as error:
         raise reject(error) from error
 

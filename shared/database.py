@@ -9,7 +9,7 @@ from sqlalchemy import Column, Table, TextClause, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.types import JSON
+from sqlalchemy.types import JSON, String
 
 from shared.errors import NotProvisioned
 
@@ -83,7 +83,8 @@ def _picked(column: Column[Any]) -> str:
 
 
 def _array_type(column: Column[Any]) -> str:
-    if isinstance(column.type, JSON):
+    if isinstance(column.type, JSON | String):
+        # A cast to varchar(n) would cut the text silently; assigning text to such a column refuses it.
         return "text[]"
     return f"{column.type.compile(dialect=postgresql.dialect())}[]"  # type: ignore[no-untyped-call]
 

@@ -107,3 +107,8 @@ def test_any_body_is_either_understood_or_rejected(body: bytes) -> None:
     except Rejected:
         return
     assert isinstance(received.session_id, UUID)
+
+
+def test_names_on_the_wire_are_camel_case_alone() -> None:
+    with pytest.raises(Rejected, match="/chargerId"):
+        receive(inbound(b'{"charger_id": "C"}'), NOW)

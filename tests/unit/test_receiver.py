@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import httpx
 from standardwebhooks import Webhook
 
-from tests.conftest import SIGNING_KEY
 from ops.receiver import Answer, Receiver
+from tests.conftest import SIGNING_KEY
 
 # Some 1,500 a second on one busy core.
 THOUSAND_TIMEOUT_S = 15

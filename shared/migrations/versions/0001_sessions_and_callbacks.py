@@ -118,8 +118,8 @@ CREATE TABLE callback_deliveries (
     "deliveredAt" timestamptz,
     UNIQUE ("eventId", url)
 );
--- What is due, and nothing else: delivered rows leave it.
-CREATE INDEX callback_deliveries_due ON callback_deliveries ("nextAttemptAt") WHERE state = 'PENDING';
+-- What is due, host by host, and nothing else: the claim steps through the hosts, and delivered rows leave it.
+CREATE INDEX callback_deliveries_due ON callback_deliveries (host, "nextAttemptAt") WHERE state = 'PENDING';
 CREATE INDEX callback_deliveries_session ON callback_deliveries ("sessionId", "createdAt" DESC, id DESC);
 CREATE INDEX callback_deliveries_request ON callback_deliveries ("requestId", "createdAt" DESC, id DESC);
 

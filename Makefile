@@ -1,0 +1,61 @@
+# Everything that a person or CI does here, by one word. `make` alone tells them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Installed once for running, once more for working on the code; a stamp is older than its lock file when that changed.
+RUNTIME := $(VENV)/.runtime
+DEVELOPMENT := $(VENV)/.development
+PACKAGES := gateway session_worker callback_worker shared ops bench tests
+COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up down test lint types fmt bench lock
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(RUNTIME) ## Run the whole product once, with proof: every request acknowledged, applied, delivered
+	@$(BIN)/python -m ops demo
+
+up: $(RUNTIME) ## Run the whole product until Ctrl-C, and print where everything is
+	@$(BIN)/python -m ops up
+
+down: $(RUNTIME) ## Stop what an earlier `make up` left running
+	@$(BIN)/python -m ops down
+
+test: $(DEVELOPMENT) ## Run the tests on a real broker and a real database
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(DEVELOPMENT) ## Check style, format and which package imports which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@if grep -q '^\[tool.importlinter\]' pyproject.toml; then set -x; $(BIN)/lint-imports; fi
+
+types: $(DEVELOPMENT) ## Check types
+	$(BIN)/mypy $(wildcard $(PACKAGES))
+
+fmt: $(DEVELOPMENT) ## Put the code into its format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(DEVELOPMENT) ## Measure throughput and latency on this machine
+	$(BIN)/python -m bench $(ARGS)
+
+lock: $(DEVELOPMENT) ## Pin the newest allowed versions of all dependencies, with hashes
+	$(BIN)/pip install --quiet uv
+	$(COMPILE) --upgrade --output-file requirements.lock
+	$(COMPILE) --upgrade --extra dev --output-file tests/requirements.lock
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Voltline needs Python 3.11 or newer; try: make PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(RUNTIME): requirements.lock | $(BIN)/python
+	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	@touch $@
+
+$(DEVELOPMENT): tests/requirements.lock | $(BIN)/python
+	$(BIN)/pip install --quiet --require-hashes -r tests/requirements.lock
+	@touch $@ $(RUNTIME)

@@ -1,0 +1,1 @@
+"""What operators run: provisioning, local servers, the demo."""

@@ -1,0 +1,145 @@
+"""The stack in Docker, through `docker compose` (version 2) or `docker-compose` (1.29), whichever is there."""
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+from rich.console import Console
+
+from ops.local_stack.ports import free_ports, is_free
+from ops.local_stack.processes import REPOSITORY, Name
+from ops.local_stack.servers import StackError
+from ops.local_stack.stack import new_signing_key, step
+
+# What the compose file publishes, with the ports it uses where nothing else is said.
+PUBLISHED_PORTS = {
+    "GATEWAY_PORT": 3000,
+    "SESSION_WORKER_HTTP_PORT": 3001,
+    "CALLBACK_WORKER_HTTP_PORT": 3002,
+    "RABBITMQ_MANAGEMENT_PORT": 15672,
+}
+PORT_OF = {
+    Name.GATEWAY: "GATEWAY_PORT",
+    Name.SESSION_WORKER: "SESSION_WORKER_HTTP_PORT",
+    Name.CALLBACK_WORKER: "CALLBACK_WORKER_HTTP_PORT",
+}
+# The demo's receiver is a container of the same network, whose addresses Docker takes from these ranges.
+CONTAINER_NETWORKS = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16"
+UP_PROJECT, DEMO_PROJECT = "voltline-up", "voltline-demo"
+READY_TIMEOUT_S = 120
+POLL_INTERVAL_S = 0.5
+ADMINISTRATOR = "voltline"
+
+
+@dataclass(frozen=True)
+class Project:
+    """One compose project. Its name is ours, so that what people run by hand from the same file is left alone."""
+
+    name: str
+    environment: Mapping[str, str]
+
+    def run(self, *arguments: str, quietly: bool = False) -> int:
+        """Runs a compose command to its end; `quietly` keeps its output for the error message."""
+        command = [*compose_command(), "-p", self.name, *arguments]
+        ran = subprocess.run(
+            command, cwd=REPOSITORY, env={**os.environ, **self.environment}, check=False,
+            stdin=subprocess.DEVNULL if quietly else None, stdout=subprocess.PIPE if quietly else None,
+            stderr=subprocess.STDOUT if quietly else None, text=True, start_new_session=quietly,
+        )  # fmt: skip
+        if quietly and ran.returncode != 0:
+            raise StackError(f"`{' '.join(command)}` failed:\n{ran.stdout[-4000:]}")
+        return ran.returncode
+
+    def remove(self) -> None:
+        """Stops and removes the project's containers and their data, if there are any."""
+        self.run("--profile", "demo", "down", "--volumes", "--remove-orphans", quietly=True)
+
+    def url(self, variable: str) -> str:
+        """Where a published port answers."""
+        return f"http://127.0.0.1:{self.environment[variable]}"
+
+
+def compose_command() -> list[str]:
+    """`docker compose` where the plugin is there, else `docker-compose`."""
+    plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+    if plugin.returncode == 0:
+        return ["docker", "compose"]
+    if shutil.which("docker-compose"):
+        return ["docker-compose"]
+    raise StackError(
+        "Docker is here, but neither `docker compose` nor `docker-compose`; LOCAL_STACK=installed avoids it"
+    )
+
+
+@contextmanager
+def running(console: Console, name: str, *, usual_ports: bool = False, **environment: str) -> Iterator[Project]:
+    """The stack, built and ready, for as long as the context lasts; then it is removed with its data."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    project = Project(name, {**_secrets(), **_ports(console, usual=usual_ports), **environment})
+    try:
+        with step(console, "Image built"):
+            project.run("build", quietly=True)
+        # A killed run's containers would be kept, and with them a database that knows other passwords.
+        project.remove()
+        with step(console, "PostgreSQL, RabbitMQ, provisioning and the three processes started in Docker"):
+            project.run("up", "-d", quietly=True)
+            _wait_until_ready(project)
+        yield project
+    finally:
+        with step(console, "Stopped and removed"):
+            project.remove()
+
+
+def down(console: Console) -> None:
+    """Removes what `up` and the demo left."""
+    with step(console, "Containers removed"):
+        for name in (UP_PROJECT, DEMO_PROJECT):
+            Project(name, {}).remove()
+
+
+def management_url(project: Project) -> str:
+    """The administrator's URL of RabbitMQ's UI."""
+    port = project.environment["RABBITMQ_MANAGEMENT_PORT"]
+    return f"http://{ADMINISTRATOR}:{project.environment['RABBITMQ_PASSWORD']}@127.0.0.1:{port}"
+
+
+def _secrets() -> dict[str, str]:
+    """New passwords for each run; the compose file's own are for people who run it by hand."""
+    passwords = ("POSTGRES_PASSWORD", "RABBITMQ_PASSWORD", *(f"{name.upper()}_PASSWORD" for name in Name))
+    return {**{name: secrets.token_hex(16) for name in passwords}, "CALLBACK_SIGNING_KEYS": new_signing_key()}
+
+
+def _ports(console: Console, *, usual: bool) -> dict[str, str]:
+    """A host port for each published one: the usual where that is wanted and free, else another, which is said."""
+    chosen = dict(zip(PUBLISHED_PORTS, free_ports(len(PUBLISHED_PORTS)), strict=True))
+    for variable, default in PUBLISHED_PORTS.items() if usual else ():
+        wanted = int(os.environ.get(variable) or default)
+        if is_free(wanted):
+            chosen[variable] = wanted
+        else:
+            console.print(f"[yellow]Port {wanted} is taken; {variable} is {chosen[variable]}.[/]", highlight=False)
+    return {variable: str(port) for variable, port in chosen.items()}
+
+
+def _wait_until_ready(project: Project) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    for variable in PORT_OF.values():
+        while not _says_ready(f"{project.url(variable)}/readyz"):
+            if time.monotonic() > deadline:
+                project.run("logs", "--tail", "40")
+                raise StackError(f"no answer from {project.url(variable)}/readyz within {READY_TIMEOUT_S} s")
+            time.sleep(POLL_INTERVAL_S)
+
+
+def _says_ready(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
