@@ -95,11 +95,11 @@ async def _try(
 
 
 async def _declare_exchange(channel: AbstractChannel, exchange: Exchange) -> None:
-    await channel.declare_exchange(exchange.name, exchange.kind, durable=True, arguments=exchange.arguments)
+    await channel.declare_exchange(exchange.name, exchange.kind, durable=True, arguments={**exchange.arguments})
 
 
 async def _declare_queue(channel: AbstractChannel, queue: Queue) -> None:
-    declared = await channel.declare_queue(queue.name, durable=True, arguments=queue.arguments)
+    declared = await channel.declare_queue(queue.name, durable=True, arguments={**queue.arguments})
     for source, routing_key in queue.bindings:
         await declared.bind(source, routing_key)
 

@@ -46,7 +46,7 @@ async def serve(config: SessionWorkerSettings, drain: asyncio.Event) -> None:
             tasks.create_task(publisher.run()),
             tasks.create_task(consumer.run()),
             tasks.create_task(sweeper.run()),
-            tasks.create_task(serve_health(checks, host="0.0.0.0", port=port)),  # noqa: S104  # probes come from outside
+            tasks.create_task(serve_health(checks, host=config.worker_http_host, port=port)),
         ]
         handling = tasks.create_task(loop.run())
         await drain.wait()

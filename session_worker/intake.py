@@ -6,7 +6,15 @@ from typing import Final
 from uuid import UUID
 
 from session_worker.session import Received
-from shared.commands import RequestSession, SessionCommand, StartSession, canonical_body, parse_command
+from shared.commands import (
+    CLIENT,
+    PRIVILEGED,
+    RequestSession,
+    SessionCommand,
+    StartSession,
+    canonical_body,
+    parse_command,
+)
 from shared.errors import RejectCode, Rejected
 from shared.messages import MAX_BODY_BYTES, Inbound
 from shared.topology import COMMANDS
@@ -69,8 +77,8 @@ def _caller(inbound: Inbound) -> tuple[str | None, bool]:
     """
     if inbound.exchange != COMMANDS:
         return inbound.message.user_id, True
-    client = inbound.message.headers.get("client")
-    return client if isinstance(client, str) else None, inbound.message.headers.get("privileged") is not False
+    client = inbound.message.headers.get(CLIENT)
+    return client if isinstance(client, str) else None, inbound.message.headers.get(PRIVILEGED) is not False
 
 
 def _accepted_at(timestamp: datetime | None, now: datetime) -> datetime:

@@ -23,6 +23,10 @@ def _in_utc(value: datetime) -> datetime:
         raise ValueError("must lie between the years 1 and 9999 in UTC") from error
 
 
+# Headers of a command from the gateway: whom it serves, and whether that caller may act on every session.
+CLIENT = "client"
+PRIVILEGED = "privileged"
+
 # UUIDs and times are strings in JSON; strict mode takes them from JSON text, but not a number for either.
 JsonUuid = Annotated[UUID, Field(strict=False)]
 UtcTime = Annotated[AwareDatetime, AfterValidator(_in_utc)]

@@ -40,6 +40,8 @@ class Settings(BaseSettings):
 
     database_url: DatabaseUrl
     amqp_url: AmqpUrl
+    # Where a worker's probes and metrics are served; the gateway has a host of its own.
+    worker_http_host: str = "127.0.0.1"
     log_format: Annotated[Literal["json", "console"], LowerCase] = "json"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], LowerCase] = "info"
 

@@ -17,7 +17,7 @@ Found = TypeVar("Found")
 POLL_S = 0.02
 
 
-async def eventually(look: Callable[[], Awaitable[Found]], *, timeout_s: float = 10) -> Found:
+async def eventually(look: Callable[[], Awaitable[Found | None]], *, timeout_s: float = 10) -> Found:
     """Return the first true result of `look`; fail with its last one when that takes too long."""
     found = None
     try:

@@ -10,10 +10,11 @@ from contextlib import suppress
 from enum import StrEnum
 
 from aiormq.abc import AbstractChannel
-from aiormq.exceptions import DeliveryError, PublishError
+from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 
 from shared.broker.connection import open_channel, supervise
 from shared.broker.properties import properties
+from shared.errors import NotProvisioned
 from shared.logs import get_logger
 from shared.messages import Outgoing
 
@@ -21,6 +22,9 @@ log = get_logger(__name__)
 
 # `connection.blocked` has no callback in aiormq; asking it costs nothing.
 BLOCKED_POLL_S = 1.0
+# A routing key that nothing is bound for.
+PROBE = "probe"
+PROBE_TIMEOUT_S = 5.0
 
 
 class Outcome(StrEnum):
@@ -36,11 +40,14 @@ class Outcome(StrEnum):
 class Publisher:
     """One publishing connection. `run` keeps it alive; `publish` works whenever it is up."""
 
-    def __init__(self, url: str, *, name: str) -> None:
+    def __init__(self, url: str, *, name: str, probes: str | None = None) -> None:
+        """`probes` names an exchange that has no binding for `probe`: it is looked for at every connect."""
         self._url = url
         self._name = name
+        self._probes = probes
         self._channel: AbstractChannel | None = None
         self._blocked = False
+        self._missing: NotProvisioned | None = None
         self.in_flight = 0
 
     async def run(self) -> None:
@@ -50,7 +57,7 @@ class Publisher:
     def fault(self) -> str | None:
         """Return why nothing can be published now, or None."""
         if self._channel is None:
-            return "not connected to the broker"
+            return str(self._missing) if self._missing else "not connected to the broker"
         return "blocked by the broker (memory or disk alarm)" if self._blocked else None
 
     async def publish(self, batch: Sequence[Outgoing], *, timeout_s: float) -> list[Outcome]:
@@ -71,12 +78,25 @@ class Publisher:
 
     async def _serve(self) -> None:
         async with open_channel(self._url, name=self._name, confirms=True) as channel:
+            if self._probes is not None:
+                await self._probe(channel, self._probes)
             self._blocked, self._channel = False, channel
             log.info("publisher_connected", what=self._name)
             try:
                 await self._watch(channel)
             finally:
                 self._channel = None
+
+    async def _probe(self, channel: AbstractChannel, exchange: str) -> None:
+        """Raise NotProvisioned when the exchange is missing; one that is there returns what nobody is bound for."""
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                await channel.basic_publish(b"", exchange=exchange, routing_key=PROBE, mandatory=True)
+        except PublishError:
+            self._missing = None
+        except ChannelNotFoundEntity as error:
+            self._missing = NotProvisioned(f"exchange {exchange} is missing")
+            raise self._missing from error
 
     async def _watch(self, channel: AbstractChannel) -> None:
         """Return or raise when the channel ends; meanwhile notice when the broker blocks and unblocks."""

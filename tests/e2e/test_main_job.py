@@ -168,7 +168,7 @@ async def assert_it_all_adds_up(load: Load, receiver: Receiver, database: asyncp
 
 
 async def _no_delivery_waits(database: asyncpg.Pool) -> bool:
-    return await database.fetchval("SELECT count(*) FROM callback_deliveries WHERE state <> 'DELIVERED'") == 0
+    return not await database.fetchval("SELECT count(*) FROM callback_deliveries WHERE state <> 'DELIVERED'")
 
 
 def first_of_each() -> Callable[[Callback], bool]:

@@ -126,6 +126,7 @@ def test_a_cancelled_session_is_never_billed() -> None:
 def test_an_ended_session_refuses_another_end_and_stays_as_it_is(end: object, again: object) -> None:
     session = active()
     ended = decide(session, end(session.id), FACTS).session  # type: ignore[operator]
+    assert ended is not None
     decided = decide(ended, again(session.id), FACTS)  # type: ignore[operator]
     assert (decided.outcome, decided.reason) == (Outcome.REFUSED, Reason.ALREADY_ENDED)
     assert decided.session is not None

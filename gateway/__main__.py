@@ -1,0 +1,43 @@
+"""`python -m gateway`: one process, or one that keeps several running."""
+
+import asyncio
+import socket
+
+from gateway.app import create_app
+from gateway.processes import drain_with_parent, run_processes
+from gateway.reads import Database
+from gateway.server import listen, serve
+from gateway.settings import GatewaySettings
+from shared.broker.publisher import Publisher
+from shared.process import run
+from shared.settings import load
+from shared.topology import COMMANDS
+
+
+def main() -> None:
+    settings = load(GatewaySettings)
+    is_child = bool(settings.gateway_listening_fds)
+    if is_child:
+        sockets = [socket.socket(fileno=fd) for fd in settings.gateway_listening_fds]
+    else:
+        sockets = listen(settings.gateway_host, settings.gateway_port)
+
+    async def serve_one(drain: asyncio.Event) -> None:
+        if is_child:
+            drain_with_parent(drain)
+        app = create_app(
+            publisher=Publisher(settings.amqp_url.get_secret_value(), name="gateway", probes=COMMANDS),
+            database=Database(settings.database_url.get_secret_value()),
+            keys=settings.api_keys,
+        )
+        await serve(app, sockets, drain)
+
+    async def serve_many(drain: asyncio.Event) -> None:
+        await run_processes(settings.gateway_processes, [each.fileno() for each in sockets], drain)
+
+    is_parent = settings.gateway_processes > 1 and not is_child
+    run(settings, serve_many if is_parent else serve_one, name="gateway")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""The application, put together: commands in front, then reads, health, documentation. It runs the publisher."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway import metrics
+from gateway.auth import ApiKey
+from gateway.openapi import document
+from gateway.problems import handle_problems
+from gateway.reads import Database
+from gateway.routes.commands import command_routes
+from gateway.routes.documentation import documentation_routes
+from gateway.routes.reads import read_routes
+from shared.broker.publisher import Publisher
+from shared.health import Check, health_routes
+
+# A first request right after the start should not meet a gateway that is only just connecting.
+CONNECT_GRACE_S = 1.0
+_POLL_S = 0.02
+
+
+def create_app(*, publisher: Publisher, database: Database, keys: tuple[ApiKey, ...] | None) -> FastAPI:
+    """Return the gateway. It runs the publisher while it is up and closes the database at its end."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as tasks:
+            publishing = tasks.create_task(publisher.run())
+            await _wait_for(publisher)
+            yield
+            # The server has drained: no request waits for a confirm any more.
+            publishing.cancel()
+        await database.close()
+
+    app = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    handle_problems(app)
+    app.add_middleware(metrics.Measured)
+    app.include_router(read_routes(database, keys))
+    documented = documentation_routes(document(app, is_anonymous=keys is None))
+    app.router.routes[:0] = command_routes(publisher, keys)
+    app.router.routes.extend([*_health_routes(publisher), *documented])
+    return app
+
+
+async def _wait_for(publisher: Publisher) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CONNECT_GRACE_S):
+            while publisher.fault() is not None:  # noqa: ASYNC110 - it tells its state, not the change
+                await asyncio.sleep(_POLL_S)
+
+
+def _health_routes(publisher: Publisher) -> list[Route]:
+    """The gateway acknowledges without the database, so its readiness is the broker's alone."""
+
+    async def broker() -> str | None:
+        return publisher.fault()
+
+    async def exposition(_: Request) -> Response:
+        return Response(metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    checks: dict[str, Check] = {"broker": broker}
+    # Ours stands in front of the workers' /metrics: a gateway of several processes serves the sum.
+    return [Route("/metrics", exposition), *health_routes(checks)]

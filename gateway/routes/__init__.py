@@ -1,0 +1,1 @@
+"""The endpoints: commands, reads, and the documentation."""

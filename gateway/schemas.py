@@ -1,0 +1,102 @@
+"""The JSON of answers, as the documentation shows it. The answers themselves are built by `shared.resources`."""
+
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from shared.resources import Decision, Phase, Status
+
+
+class Answer(BaseModel):
+    """CamelCase on the wire. Every key is always there; null means "not known"."""
+
+    model_config = ConfigDict(alias_generator=to_camel)
+
+
+class RequestAcknowledged(Answer):
+    """The broker has the request on disk."""
+
+    status: Literal["acknowledged"]
+    message: str
+
+
+class SessionStarted(Answer):
+    """The broker has the start on disk; it is applied within moments."""
+
+    success: Literal[True]
+    session_id: UUID
+    charger_id: str
+    message: str
+
+
+class CommandAccepted(Answer):
+    """The broker has the command on disk; the outcome comes as a callback."""
+
+    success: Literal[True]
+    session_id: UUID
+    message: str
+
+
+class Session(Answer):
+    """A charging session. Money and energy are decimal strings."""
+
+    session_id: UUID
+    charger_id: str
+    connector_id: str | None
+    station_id: str | None
+    driver_id: str | None
+    request_id: UUID | None
+    status: Status
+    phase: Phase
+    reason: str | None
+    final_cost: str | None = Field(examples=["12.34"])
+    currency: str | None = Field(examples=["EUR"])
+    energy_kwh: str | None = Field(examples=["23.400000"])
+    metadata: dict[str, Any] | None
+    started_at: AwareDatetime | None
+    ended_at: AwareDatetime | None
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+    payment: dict[str, Any] | None
+
+
+class SessionPage(Answer):
+    """Newest first. `nextCursor` is null on the last page."""
+
+    items: list[Session]
+    next_cursor: str | None
+
+
+class SessionRequest(Answer):
+    """A charging session request. `decision` is null while it is pending."""
+
+    request_id: UUID
+    station_id: str
+    driver_id: str
+    connector_id: str | None
+    decision: Decision | None
+    reason: str | None
+    session_id: UUID | None
+    decided_at: AwareDatetime | None
+    created_at: AwareDatetime
+
+
+class ProblemError(Answer):
+    """One fault of a body (`pointer`, RFC 6901) or of a query (`parameter`)."""
+
+    pointer: str = Field(default="", examples=["/chargerId"])
+    parameter: str = ""
+    detail: str = Field(examples=["Field required"])
+
+
+class ProblemDetails(Answer):
+    """Problem details, RFC 9457. `type` is stable; `detail` is for people."""
+
+    type: str = Field(examples=["urn:voltline:problem:invalid-body"])
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: list[ProblemError] = Field(default_factory=list)

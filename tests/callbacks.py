@@ -1,0 +1,132 @@
+"""Events as the outbox publishes them, and what became of their callbacks in the database."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from shared.broker.publisher import Outcome, Publisher
+from shared.events import Event, EventType, outbox_entry, outgoing
+from tests.wire import eventually
+
+
+def event(url: str | None, **changes: Any) -> Event:
+    """A session's first event; `url` is where its callback goes."""
+    session_id = uuid4()
+    defaults: dict[str, Any] = {
+        "event_id": uuid4(),
+        "type": EventType.SESSION_STARTED,
+        "occurred_at": datetime.now(UTC),
+        "data": {"sessionId": str(session_id), "sequence": 1, "stationId": "Zürich"},
+        "session_id": session_id,
+        "request_id": None,
+        "callback_url": url,
+        "client": "app",
+        "caused_by": uuid4(),
+    }
+    return Event(**(defaults | changes))
+
+
+class EventSource:
+    """Publishes events as the session worker's relay does."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    async def publish(self, *events: Event) -> None:
+        """Return once the broker has confirmed them all."""
+        batch = [outgoing(outbox_entry(each)) for each in events]
+        assert set(await self._publisher.publish(batch, timeout_s=10)) == {Outcome.CONFIRMED}
+
+
+@asynccontextmanager
+async def open_source(amqp_url: str) -> AsyncIterator[EventSource]:
+    publisher = Publisher(amqp_url, name="test publishes events")
+    running = asyncio.create_task(publisher.run())
+
+    async def connected() -> bool:
+        return publisher.fault() is None
+
+    try:
+        await eventually(connected)
+        yield EventSource(publisher)
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
+class CallbackLog:
+    """The callback tables, as an operator would read them."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    async def delivery(self, event_id: UUID) -> dict[str, Any] | None:
+        row = await self._connection.fetchrow('SELECT * FROM callback_deliveries WHERE "eventId" = $1', event_id)
+        return None if row is None else dict(row)
+
+    async def attempts(self, event_id: UUID) -> list[dict[str, Any]]:
+        rows = await self._connection.fetch(
+            """SELECT a.* FROM callback_attempts a JOIN callback_deliveries d ON d.id = a."callbackId"
+            WHERE d."eventId" = $1 ORDER BY number""",
+            event_id,
+        )
+        return [dict(row) for row in rows]
+
+    async def outcomes(self, event_id: UUID) -> list[str]:
+        return [attempt["outcome"] for attempt in await self.attempts(event_id)]
+
+    async def ended(self, event_id: UUID, *, timeout_s: float = 10) -> dict[str, Any]:
+        """Wait until the delivery is DELIVERED or FAILED, and return it."""
+
+        async def look() -> dict[str, Any] | None:
+            row = await self.delivery(event_id)
+            return row if row is not None and row["state"] != "PENDING" else None
+
+        row = await eventually(look, timeout_s=timeout_s)
+        assert row is not None
+        return row
+
+    async def all_delivered(self, event_ids: Sequence[UUID], *, timeout_s: float = 10) -> None:
+        """Wait until every one of them is."""
+
+        async def look() -> bool:
+            count = await self._connection.fetchval(
+                """SELECT count(*) FROM callback_deliveries WHERE "eventId" = ANY($1) AND state = 'DELIVERED'""",
+                event_ids,
+            )
+            return bool(count == len(event_ids))
+
+        await eventually(look, timeout_s=timeout_s)
+
+    async def opened(self, event_id: UUID) -> None:
+        """Wait until an attempt is in hand."""
+
+        async def look() -> bool:
+            return "open" in await self.outcomes(event_id)
+
+        await eventually(look)
+
+    async def now(self) -> datetime:
+        """The database's time."""
+        found: datetime = await self._connection.fetchval("SELECT now()")
+        return found
+
+    async def end_lease(self, event_id: UUID) -> None:
+        """What time alone would do."""
+        await self._connection.execute(
+            """UPDATE callback_deliveries SET "leasedUntil" = now() WHERE "eventId" = $1""", event_id
+        )
+
+
+@asynccontextmanager
+async def open_log(database_url: str) -> AsyncIterator[CallbackLog]:
+    connection = await asyncpg.connect(database_url)
+    try:
+        yield CallbackLog(connection)
+    finally:
+        await connection.close()

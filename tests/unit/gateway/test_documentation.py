@@ -1,0 +1,81 @@
+"""What `/api` shows: complete, true, and from this package alone."""
+
+import json
+import re
+
+import pytest
+
+from tests.unit.gateway.fakes import PATHS, REQUEST_BODY, FakePublisher, opened
+
+
+async def test_every_operation_is_documented_in_the_seeds_section() -> None:
+    """ "Session Management" holds "Start a new charging session" and its siblings."""
+    async with opened() as client:
+        document = (await client.get("/api/openapi.json")).json()
+    operations = {
+        (method, path): operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert set(operations) == {
+        ("post", "/api/charging-session-requests"), ("get", "/api/charging-session-requests/{requestId}"),
+        ("post", "/api/v1/session/start"), ("post", "/api/v1/session/stop"), ("post", "/api/v1/session/cancel"),
+        ("get", "/api/v1/session"), ("get", "/api/v1/session/{sessionId}"),
+    }  # fmt: skip
+    assert {tag for operation in operations.values() for tag in operation["tags"]} == {"Session Management"}
+    assert operations["post", "/api/v1/session/start"]["summary"] == "Start a new charging session"
+    for operation in operations.values():
+        assert "422" not in operation["responses"]
+        assert {"400", "401", "403", "500", "503"} <= set(operation["responses"])
+
+
+@pytest.mark.parametrize("path", PATHS.values())
+async def test_the_documented_example_is_acknowledged_as_documented(path: str) -> None:
+    """Body, status and the shape of the answer: what "try it out" sends works."""
+    publisher = FakePublisher()
+    async with opened(publisher) as client:
+        operation = (await client.get("/api/openapi.json")).json()["paths"][path]["post"]
+        example = operation["requestBody"]["content"]["application/json"]["example"]
+        answer = await client.post(path, json=example)
+    documented = operation["responses"][str(answer.status_code)]["content"]["application/json"]["example"]
+    assert answer.is_success
+    assert list(answer.json()) == list(documented)
+    assert json.loads(publisher.published[0].message.body).items() >= example.items()
+
+
+async def test_the_request_example_is_the_seeds() -> None:
+    """Byte for byte what the order shows, braces in the URL included."""
+    async with opened() as client:
+        document = (await client.get("/api/openapi.json")).json()
+    content = document["paths"]["/api/charging-session-requests"]["post"]["requestBody"]["content"]
+    assert content["application/json"]["example"] == REQUEST_BODY
+
+
+async def test_ids_that_the_gateway_gives_are_not_in_the_body_schema() -> None:
+    """They would be ignored, so nobody is told to send them."""
+    async with opened() as client:
+        schemas = (await client.get("/api/openapi.json")).json()["components"]["schemas"]
+    assert "requestId" not in schemas["RequestSessionBody"]["properties"]
+    assert "sessionId" not in schemas["StartSessionBody"]["properties"]
+    assert "sessionId" in schemas["StopSession"]["properties"]
+
+
+async def test_the_document_is_openapi_3_0_throughout() -> None:
+    """The Swagger UI of the package reads no later version; `type: null` and `const` belong to those."""
+    async with opened() as client:
+        answer = await client.get("/api/openapi.json")
+    assert answer.json()["openapi"].startswith("3.0.")
+    assert not re.search(r'"type":"null"|"const":|"exclusiveMinimum":\d', answer.text)
+
+
+async def test_the_page_and_its_files_come_from_here() -> None:
+    """Relative addresses, so a proxy's prefix is no matter; a policy that lets the browser ask nobody else."""
+    async with opened() as client:
+        page = await client.get("/api")
+        assert re.findall(r'(?:src|href)="([^"]+)"', page.text)
+        for address in re.findall(r'(?:src|href)="([^"]+)"', page.text):
+            assert (await client.get(f"/{address}")).status_code == 200
+            assert address.startswith("api/assets/")
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+        slash = await client.get("/api/")
+        assert (slash.status_code, slash.headers["location"]) == (308, "../api")
