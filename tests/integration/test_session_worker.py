@@ -225,7 +225,7 @@ async def test_events_left_behind_by_a_crash_are_swept_up(
     await wire.event(lambda data: data["sessionId"] == session_id)
 
     async def is_empty() -> bool:
-        return await database.fetchval('SELECT count(*) FROM outbox WHERE "createdAt" = $1', created_at) == 0
+        return not await database.fetchval('SELECT count(*) FROM outbox WHERE "createdAt" = $1', created_at)
 
     await eventually(is_empty)
 
