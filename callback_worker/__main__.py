@@ -1,0 +1,166 @@
+"""`python -m callback_worker`: delivers callbacks, until SIGTERM."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from callback_worker.addresses import AddressPolicy
+from callback_worker.birth import Births
+from callback_worker.delivery import Terms
+from callback_worker.destination import DestinationPolicy
+from callback_worker.dispatch import Dispatcher
+from callback_worker.intake import NAME, PREFETCH, Intake
+from callback_worker.lookup import Lookup
+from callback_worker.patience import Turns
+from callback_worker.results import Results
+from callback_worker.retries import Alarm, Retries
+from callback_worker.sender import Sender
+from callback_worker.settings import CallbackWorkerSettings
+from callback_worker.slots import Slots
+from shared import process, settings
+from shared.broker.consumer import Consumer
+from shared.broker.publisher import Publisher
+from shared.clock import now_utc
+from shared.database import create_engine, ping
+from shared.health import Check, serve_health
+from shared.logs import get_logger
+from shared.topology import CALLBACK_EVENTS
+
+log = get_logger(__name__)
+
+# One each for new deliveries, due deliveries, results and the readiness check.
+POOL_SIZE = 4
+# Of the 25 s of a drain: for what is in hand, an attempt's 15 s above all; what is cut off is left to others.
+DRAIN_WORK_S = 21.0
+# For the last results, where the database hangs.
+DRAIN_RESULTS_S = 3.0
+
+
+async def serve(config: CallbackWorkerSettings, drain: asyncio.Event) -> None:
+    """Deliver until `drain` is set, then finish the attempts in hand, write their results and close everything."""
+    engine = create_engine(config.database_url.get_secret_value(), name=NAME, pool_size=POOL_SIZE)
+    async with _sender(config) as sender, asyncio.TaskGroup() as tasks:
+        parts = _wire(config, engine, sender, tasks, drain)
+        # Probes come from outside the container.
+        health = serve_health(parts.checks, host=config.worker_http_host, port=config.callback_worker_http_port)
+        connections = (parts.publisher.run(), parts.consumer.run(), health, parts.results.run())
+        background = [tasks.create_task(work) for work in connections]
+        loops = [tasks.create_task(parts.intake.run()), tasks.create_task(parts.retries.run())]
+        await drain.wait()
+        await _drain(parts, loops)
+        for task in background:
+            task.cancel()
+    await engine.dispose()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the process is made of, from the queue to the results."""
+
+    publisher: Publisher
+    consumer: Consumer
+    intake: Intake
+    retries: Retries
+    slots: Slots
+    dispatcher: Dispatcher
+    results: Results
+    checks: Mapping[str, Check]
+
+
+async def _drain(parts: Parts, loops: Sequence["asyncio.Task[None]"]) -> None:
+    """Take and claim no more, then let attempts and results finish within the contract's 25 s."""
+    parts.slots.close()
+    parts.retries.stop()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_WORK_S):
+            await parts.consumer.stop()
+            for loop in loops:
+                await loop
+            await parts.dispatcher.idle()
+    parts.dispatcher.give_up()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_RESULTS_S):
+            await parts.results.written()
+    if left := len(parts.results.unwritten):
+        log.error("results_not_written", results=left, next="their attempts are repeated after their leases end")
+
+
+def _wire(
+    config: CallbackWorkerSettings,
+    engine: AsyncEngine,
+    sender: Sender,
+    tasks: asyncio.TaskGroup,
+    drain: asyncio.Event,
+) -> Parts:
+    amqp_url = config.amqp_url.get_secret_value()
+    publisher = Publisher(amqp_url, name=f"{NAME} publishes")
+    consumer = Consumer(amqp_url, CALLBACK_EVENTS, name=f"{NAME} consumes", prefetch=PREFETCH)
+    slots = Slots(total=config.callback_concurrency, per_host=config.callback_concurrency_per_host)
+    terms = Terms(
+        schedule_s=config.callback_retry_schedule_s,
+        timeout_s=config.callback_timeout_s,
+        expires_s=config.callback_expires_s,
+    )
+    alarm = Alarm(now_utc)
+    results = Results(engine, terms, clock=now_utc, on_retry=alarm.ring_at)
+    dispatcher = Dispatcher(sender, tasks, slots=slots, results=results, terms=terms, clock=now_utc)
+    retries = Retries(engine, dispatcher=dispatcher, slots=slots, terms=terms, alarm=alarm, clock=now_utc)
+    births = Births(engine, dispatcher=dispatcher, slots=slots, retries=retries, alarm=alarm, terms=terms)
+    intake = Intake(consumer, publisher, births=births, dispatcher=dispatcher, drain=drain, clock=now_utc)
+    return Parts(
+        publisher=publisher,
+        consumer=consumer,
+        intake=intake,
+        retries=retries,
+        slots=slots,
+        dispatcher=dispatcher,
+        results=results,
+        checks=_checks(engine, publisher, consumer, (intake.turns, retries.turns, results.turns)),
+    )
+
+
+def _checks(
+    engine: AsyncEngine, publisher: Publisher, consumer: Consumer, turns: Sequence[Turns]
+) -> Mapping[str, Check]:
+    async def broker_fault() -> str | None:
+        return consumer.fault() or publisher.fault()
+
+    async def database_fault() -> str | None:
+        await ping(engine)
+        return None
+
+    async def loops_fault() -> str | None:
+        return "; ".join(fault for each in turns if (fault := each.fault())) or None
+
+    return {"broker": broker_fault, "database": database_fault, "loops": loops_fault}
+
+
+@asynccontextmanager
+async def _sender(config: CallbackWorkerSettings) -> AsyncIterator[Sender]:
+    lookup = Lookup()
+    sender = Sender(
+        keys=config.callback_signing_keys,
+        policy=DestinationPolicy(AddressPolicy(config.callback_allowed_networks), config.callback_require_https),
+        resolve=lookup,
+        timeout_s=config.callback_timeout_s,
+        clock=now_utc,
+    )
+    try:
+        async with sender:
+            yield sender
+    finally:
+        lookup.close()
+
+
+def main() -> None:
+    """Read the settings and run."""
+    config = settings.load(CallbackWorkerSettings)
+    process.run(config, partial(serve, config), name=NAME)
+
+
+if __name__ == "__main__":
+    main()

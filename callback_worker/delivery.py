@@ -1,0 +1,169 @@
+"""The rules of a delivery, pure: what an attempt's result means and when, if ever, the next attempt is made."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from uuid import UUID
+
+# A subscriber may ask for rest, but not for ever.
+MAX_RETRY_AFTER_S = 86_400.0
+# Retry-After may push an attempt back only so far that one is still made before the delivery expires.
+LAST_CALL_S = 30.0
+# Spreads the retries of many deliveries that failed together. Upwards only: the schedule is a floor.
+MAX_JITTER = 0.1
+# Between an attempt's deadline and the end of its lease the result is written; it also covers clocks that differ.
+LEASE_MARGIN_S = 10.0
+# Any 4xx that does not ask for patience: once more, in case the subscriber was in mid-deployment.
+REJECTED_AFTER_ATTEMPTS = 2
+
+_GONE = 410
+_THROTTLED = 429
+# Request Timeout and Too Early ask for another try, as 429 does.
+_PATIENT = (408, 425, _THROTTLED)
+
+
+class State(StrEnum):
+    """Where a delivery stands."""
+
+    PENDING = "PENDING"
+    DELIVERED = "DELIVERED"
+    FAILED = "FAILED"
+
+
+class Reason(StrEnum):
+    """Why a delivery failed."""
+
+    EXHAUSTED = "exhausted"
+    EXPIRED = "expired"
+    GONE = "gone"
+    BLOCKED = "blocked"
+    REJECTED = "rejected"
+
+
+class Outcome(StrEnum):
+    """What became of an attempt; all but the first three are failure classes."""
+
+    OPEN = "open"  # in hand
+    AMBIGUOUS = "ambiguous"  # its worker did not live to tell
+    DELIVERED = "delivered"  # 2xx
+    REFUSED_STATUS = "refused_status"  # 3xx, 4xx
+    THROTTLED = "throttled"  # 429
+    SERVER_ERROR = "server_error"  # 5xx
+    TIMEOUT = "timeout"
+    DNS = "dns"
+    CONNECTION = "connection"
+    TLS = "tls"
+    PROTOCOL = "protocol"  # the answer is not HTTP
+    TOO_LARGE = "too_large"  # headers beyond the limit
+    BLOCKED = "blocked"  # the address policy; nothing was dialled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What holds for every delivery. `schedule_s` is the wait before each attempt."""
+
+    schedule_s: tuple[float, ...]
+    timeout_s: float
+    expires_s: float
+
+    @property
+    def lease_s(self) -> float:
+        """How long a claimed delivery belongs to its worker: longer than any attempt."""
+        return self.timeout_s + LEASE_MARGIN_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One HTTP request to make. `number` is the fencing id: only who opened it may close it."""
+
+    callback_id: UUID
+    event_id: UUID
+    number: int
+    url: str
+    host: str
+    body: str
+    expires_at: datetime
+    leased_until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How an attempt ended. `retry_after_s` is the subscriber's wish, unchecked."""
+
+    outcome: Outcome
+    duration_ms: int
+    status_code: int | None = None
+    error: str | None = None
+    response_body: str | None = None
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """What a delivery becomes after an attempt; `next_attempt_at` is set while PENDING."""
+
+    state: State
+    reason: Reason | None = None
+    next_attempt_at: datetime | None = None
+
+
+def outcome_of(status: int) -> Outcome:
+    """Return the class of a final status line."""
+    if 200 <= status <= 299:
+        return Outcome.DELIVERED
+    if status == _THROTTLED:
+        return Outcome.THROTTLED
+    if 300 <= status <= 499:
+        return Outcome.REFUSED_STATUS
+    return Outcome.SERVER_ERROR if 500 <= status <= 599 else Outcome.PROTOCOL
+
+
+def next_state(attempt: Attempt, result: Result, schedule_s: Sequence[float], *, now: datetime, chance: float) -> Next:
+    """Return what follows. `schedule_s` holds the wait before each attempt, `chance` in [0, 1) the jitter."""
+    if result.outcome is Outcome.DELIVERED:
+        return Next(State.DELIVERED)
+    final = _final_reason(result, attempt.number)
+    if final is not None:
+        return Next(State.FAILED, final)
+    if attempt.number >= len(schedule_s):
+        return Next(State.FAILED, Reason.EXHAUSTED)
+    left_s = (attempt.expires_at - now).total_seconds()
+    wait_s = max(schedule_s[attempt.number] * (1 + MAX_JITTER * chance), _floor_s(result.retry_after_s, left_s))
+    if wait_s >= left_s:
+        return Next(State.FAILED, Reason.EXPIRED)
+    return Next(State.PENDING, next_attempt_at=now + timedelta(seconds=wait_s))
+
+
+def _final_reason(result: Result, number: int) -> Reason | None:
+    """Return why no further attempt is made whatever the schedule says, or None."""
+    status = result.status_code
+    if result.outcome is Outcome.BLOCKED:
+        return Reason.BLOCKED
+    if status == _GONE:
+        return Reason.GONE
+    if status is None or status in _PATIENT or not 300 <= status <= 499:
+        return None
+    return Reason.REJECTED if status < 400 or number >= REJECTED_AFTER_ATTEMPTS else None
+
+
+def _floor_s(retry_after_s: float | None, left_s: float) -> float:
+    return 0.0 if retry_after_s is None else min(retry_after_s, MAX_RETRY_AFTER_S, left_s - LAST_CALL_S)
+
+
+def parse_retry_after(value: str | None, now: datetime) -> float | None:
+    """Return the seconds that `Retry-After` asks for (RFC 9110 §10.2.3: seconds or a date), None for nonsense."""
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value), MAX_RETRY_AFTER_S) if len(value) < 16 else MAX_RETRY_AFTER_S
+    try:
+        at = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    # A date without a zone is UTC, as every HTTP date is.
+    left_s = (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds()
+    return left_s if math.isfinite(left_s) and left_s > 0 else None

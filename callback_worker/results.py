@@ -1,0 +1,136 @@
+"""Writes the results of attempts in natural batches; through an outage they wait here, within a limit."""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from callback_worker import metrics
+from callback_worker.delivery import Attempt, Result, State, Terms, next_state
+from callback_worker.patience import Turns, until_done
+from callback_worker.store import Closing, close_attempts
+from shared.logs import get_logger
+
+log = get_logger(__name__)
+
+# As with events: most of the gain comes with 50.
+BATCH_MOST = 250
+# Each holds up to 16 KiB of a response; with this many unwritten nothing more is claimed.
+UNWRITTEN_MOST = 1000
+
+
+class Results:
+    """The results of attempts that are not in the database yet. `on_retry` learns of every further attempt's time."""
+
+    def __init__(
+        self, engine: AsyncEngine, terms: Terms, *, clock: Callable[[], datetime], on_retry: Callable[[datetime], None]
+    ) -> None:
+        self._engine = engine
+        self._terms = terms
+        self._clock = clock
+        self._on_retry = on_retry
+        self._waiting: deque[Closing] = deque()
+        self._arrived = asyncio.Event()
+        self._written = asyncio.Event()
+        self._written.set()
+        self.unwritten: set[UUID] = set()
+        self.turns = Turns("writing results")
+        metrics.unwritten.set_function(lambda: len(self.unwritten))
+
+    def room(self) -> int:
+        """Return how many results more may be waited for."""
+        return UNWRITTEN_MOST - len(self.unwritten)
+
+    def put(self, attempt: Attempt, result: Result) -> None:
+        """Take a result; what it makes of the delivery is decided now, so that waiting does not delay the retry."""
+        following = next_state(attempt, result, self._terms.schedule_s, now=self._clock(), chance=random.random())
+        self._waiting.append(Closing(attempt, result, following))
+        self.unwritten.add(attempt.callback_id)
+        self._written.clear()
+        self._arrived.set()
+
+    async def written(self) -> None:
+        """Wait until every result is in the database."""
+        await self._written.wait()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self._arrived.wait()
+            with self.turns.turn():
+                await self.run_once()
+
+    async def run_once(self) -> int:
+        """Write what waits, up to a batch; return how many."""
+        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MOST))]
+        if not self._waiting:
+            self._arrived.clear()
+        if batch:
+            await self._write(batch)
+        self.unwritten.difference_update(closing.attempt.callback_id for closing in batch)
+        if not self.unwritten:
+            self._written.set()
+        return len(batch)
+
+    async def _write(self, batch: Sequence[Closing]) -> None:
+        try:
+            self._tell(batch, await self._close(batch))
+        except Exception as error:  # not an outage: one of them cannot be stored; it must hurt only itself
+            log.warning("results_failed", results=len(batch), reason=type(error).__name__, next="each alone")
+            for closing in batch:
+                await self._write_alone(closing)
+
+    async def _write_alone(self, closing: Closing) -> None:
+        bare = replace(closing, result=replace(closing.result, error="could not be stored", response_body=None))
+        for version in (closing, bare):
+            try:
+                return self._tell([version], await self._close([version]))
+            except Exception:  # the attempt stays open: it becomes ambiguous when its lease ends, and is repeated
+                log.exception("result_not_stored", callback_id=str(closing.attempt.callback_id))
+        return None
+
+    async def _close(self, batch: Sequence[Closing]) -> set[UUID]:
+        async def write() -> set[UUID]:
+            async with self._engine.begin() as tx:
+                return await close_attempts(tx, batch, self._clock())
+
+        return await until_done(write, what="results", wanted=lambda: True)
+
+    def _tell(self, batch: Sequence[Closing], closed: set[UUID]) -> None:
+        for closing in batch:
+            following = closing.next
+            if closing.attempt.callback_id not in closed:
+                _tell_fenced(closing)
+            elif following.next_attempt_at is not None:
+                self._on_retry(following.next_attempt_at)
+            else:
+                _tell_end(closing)
+
+
+def _tell_fenced(closing: Closing) -> None:
+    log.warning(
+        "result_came_too_late",
+        callback_id=str(closing.attempt.callback_id),
+        number=closing.attempt.number,
+        outcome=str(closing.result.outcome),
+        next="its attempt counts as ambiguous; another one was opened when its lease had ended",
+    )
+
+
+def _tell_end(closing: Closing) -> None:
+    following = closing.next
+    metrics.delivery_count(str(following.reason or "delivered")).inc()
+    if following.state is State.FAILED:
+        log.warning(
+            "delivery_failed",
+            callback_id=str(closing.attempt.callback_id),
+            event_id=str(closing.attempt.event_id),
+            host=closing.attempt.host,
+            reason=str(following.reason),
+            attempt_count=closing.attempt.number,
+        )

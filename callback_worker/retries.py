@@ -1,0 +1,143 @@
+"""Claims due deliveries from Postgres: retries, what found no free slot at birth, and what a dead worker left behind.
+
+It is woken in the process by what becomes due or free here, and polls slowly for what happens elsewhere.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from callback_worker import metrics
+from callback_worker.delivery import Outcome, Reason, Terms
+from callback_worker.dispatch import Dispatcher
+from callback_worker.patience import Turns, until_done
+from callback_worker.slots import Slots
+from callback_worker.store import Claim, Claimed, claim_due
+from shared.logs import get_logger
+
+log = get_logger(__name__)
+
+# What another worker leaves behind is noticed this late; an idle poll costs one indexed query.
+POLL_S = 1.0
+# uvloop's timers count whole milliseconds and may ring one early, when nothing is due yet.
+TIMER_SLACK_S = 0.002
+
+
+class Alarm:
+    """Wakes the loop now or at a time."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._rings = asyncio.Event()
+
+    def ring(self) -> None:
+        """Wake now."""
+        self._rings.set()
+
+    def ring_at(self, at: datetime) -> None:
+        """Wake at a time; one beyond the next poll needs no timer."""
+        delay_s = (at - self._clock()).total_seconds()
+        if delay_s <= POLL_S:
+            asyncio.get_running_loop().call_later(max(0.0, delay_s) + TIMER_SLACK_S, self._rings.set)
+
+    async def wait(self) -> None:
+        """Return when it rings, at the latest after the poll interval."""
+        try:
+            async with asyncio.timeout(POLL_S):
+                await self._rings.wait()
+        except TimeoutError:
+            pass
+        self._rings.clear()
+
+
+class Retries:
+    """The claiming loop. `dispatcher` gets what it claims."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        dispatcher: Dispatcher,
+        slots: Slots,
+        terms: Terms,
+        alarm: Alarm,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._engine = engine
+        self._dispatcher = dispatcher
+        self._slots = slots
+        self._terms = terms
+        self._alarm = alarm
+        self._clock = clock
+        self._stopped = False
+        self._more_is_due = False
+        self.turns = Turns("claiming due deliveries")
+        slots.on_free = self._slot_freed
+
+    def stop(self) -> None:
+        """Claim no more."""
+        self._stopped = True
+        self._alarm.ring()
+
+    def more_is_due(self) -> None:
+        """Say that there are due deliveries that found no slot."""
+        self._more_is_due = True
+        if self._dispatcher.room() > 0:
+            self._alarm.ring()
+
+    async def run(self) -> None:
+        """Claim until stopped."""
+        while not self._stopped:
+            await self._alarm.wait()
+            try:
+                with self.turns.turn():
+                    await until_done(self.run_once, what="claims", wanted=lambda: not self._stopped)
+            except Exception:  # the edge of a loop that must not end: the next poll tries again
+                if not self._stopped:
+                    log.exception("claim_failed")
+
+    async def run_once(self) -> int:
+        """Claim what is due, as far as there are slots; return how many deliveries were taken or had expired."""
+        if self._stopped or self._dispatcher.room() <= 0:
+            return 0
+        async with self._slots.claiming:
+            claimed = await self._claim()
+            for attempt in claimed.attempts:
+                taken = self._slots.take(attempt.host)
+                assert taken, "claims are made under the lock, within the free slots"
+        self._dispatcher.start(claimed.attempts)
+        _tell(claimed)
+        count = len(claimed.attempts) + len(claimed.expired)
+        if count > 0 and self._dispatcher.room() > 0:
+            self._alarm.ring()  # the share of hosts that had less is left for the others
+        # A host at its cap may have more; the slot that it frees next tells.
+        self._more_is_due = count > 0 or max(self._slots.taken.values(), default=0) >= self._slots.per_host
+        return count
+
+    async def _claim(self) -> Claimed:
+        now = self._clock()
+        claim = Claim(
+            now=now,
+            leased_until=now + timedelta(seconds=self._terms.lease_s),
+            most=max(0, self._dispatcher.room()),
+            per_host=self._slots.per_host,
+            taken=self._slots.taken,
+            in_hand=self._dispatcher.in_hand(),
+        )
+        async with self._engine.begin() as tx:
+            return await claim_due(tx, claim)
+
+    def _slot_freed(self) -> None:
+        if self._more_is_due:
+            self._alarm.ring()
+
+
+def _tell(claimed: Claimed) -> None:
+    for callback_id in claimed.abandoned:
+        metrics.attempt_count(str(Outcome.AMBIGUOUS)).inc()
+        log.warning("attempt_ambiguous", callback_id=str(callback_id), next="repeated with the same webhook-id")
+    for callback_id in claimed.expired:
+        metrics.delivery_count(str(Reason.EXPIRED)).inc()
+        log.warning("delivery_failed", callback_id=str(callback_id), reason=str(Reason.EXPIRED))

@@ -1,0 +1,35 @@
+"""The callback worker's tables; only this process writes them. Migration 0001 makes them."""
+
+from sqlalchemy import Boolean, Column, DateTime, Integer, MetaData, String, Table, Text, Uuid
+
+metadata = MetaData()
+
+deliveries = Table(
+    "callback_deliveries",
+    metadata,
+    Column("id", Uuid),
+    Column("eventId", Uuid),
+    Column("type", String(64)),
+    Column("sessionId", Uuid),
+    Column("requestId", Uuid),
+    Column("client", String(255)),
+    Column("url", String(2048)),
+    Column("host", String(255)),
+    Column("body", Text),
+    Column("state", String(16)),
+    Column("attemptCount", Integer),
+    Column("nextAttemptAt", DateTime(timezone=True)),
+    Column("leasedUntil", DateTime(timezone=True)),
+    Column("expiresAt", DateTime(timezone=True)),
+    Column("createdAt", DateTime(timezone=True)),
+)
+
+attempts = Table(
+    "callback_attempts",
+    metadata,
+    Column("callbackId", Uuid),
+    Column("number", Integer),
+    Column("startedAt", DateTime(timezone=True)),
+    Column("outcome", String(32)),
+    Column("manual", Boolean),
+)
