@@ -45,7 +45,6 @@ async def serve(config: CallbackWorkerSettings, drain: asyncio.Event) -> None:
     engine = create_engine(config.database_url.get_secret_value(), name=NAME, pool_size=POOL_SIZE)
     async with _sender(config) as sender, asyncio.TaskGroup() as tasks:
         parts = _wire(config, engine, sender, tasks, drain)
-        # Probes come from outside the container.
         health = serve_health(parts.checks, host=config.worker_http_host, port=config.callback_worker_http_port)
         connections = (parts.publisher.run(), parts.consumer.run(), health, parts.results.run())
         background = [tasks.create_task(work) for work in connections]
