@@ -24,7 +24,7 @@ LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#]+)")
 )
 def test_every_setting_is_documented(model: type[BaseSettings]) -> None:
     documented = (ROOT / "docs/configuration.md").read_text()
-    names = {name.upper() for name in model.model_fields} - INTERNAL
+    names = {str(field.validation_alias or name).upper() for name, field in model.model_fields.items()} - INTERNAL
     assert not {name for name in names if f"`{name}`" not in documented}
 
 
