@@ -5,14 +5,28 @@ Field names are camelCase on the wire. Unknown keys are ignored. Parsing is stri
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Final
+from enum import StrEnum
+from hashlib import sha256
+from typing import Annotated, Any, ClassVar, Final, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from shared.errors import RejectCode, Rejected
-from shared.fields import CallbackUrl, ConnectorId, Cost, EnergyKwh, Identifier, Metadata, Reason
+from shared.fields import (
+    CallbackUrl,
+    ConnectorId,
+    Cost,
+    Currency,
+    EnergyKwh,
+    Identifier,
+    Metadata,
+    MeterWh,
+    Reason,
+    TaxPercent,
+    UnitPrice,
+)
 from shared.messages import MAX_BODY_BYTES
 
 
@@ -89,19 +103,108 @@ class CancelSession(Command):
     reason: Reason | None = None
 
 
-SessionCommand = RequestSession | StartSession | StopSession | CancelSession
+class RecordMeter(Command):
+    """A meter's absolute register, in Wh. Without `measured_at` it counts as measured when it was accepted."""
 
-SESSION_COMMANDS: Final[Mapping[str, type[SessionCommand]]] = {
-    model.TYPE: model for model in (RequestSession, StartSession, StopSession, CancelSession)
-}
+    TYPE: ClassVar[str] = "session.meter.v1"
+    session_id: JsonUuid
+    meter_wh: MeterWh
+    measured_at: UtcTime | None = None
 
 
-def parse_command(body: bytes, command_type: str) -> SessionCommand:
+class SetTariff(Command):
+    """What sessions on these chargers are charged by from now on; `default` serves those that no other names."""
+
+    TYPE: ClassVar[str] = "session.set_tariff.v1"
+    name: Identifier
+    currency: Currency
+    flat: UnitPrice | None = None
+    per_kwh: UnitPrice | None = None
+    per_hour: UnitPrice | None = None
+    per_idle_hour: UnitPrice | None = None
+    step_wh: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    step_seconds: Annotated[int, Field(ge=1, le=86_400)] | None = None
+    minimum: Cost | None = None
+    maximum: Cost | None = None
+    tax_percent: TaxPercent | None = None
+    charger_ids: Annotated[list[Identifier], Field(max_length=1000)] | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError("minimum must not be greater than maximum")
+        return self
+
+
+class DriverStatus(StrEnum):
+    """What an operator, or a real-time authorization service, says of a driver."""
+
+    ALLOWED = "ALLOWED"
+    BLOCKED = "BLOCKED"
+    EXPIRED = "EXPIRED"
+    NO_CREDIT = "NO_CREDIT"
+
+
+class SetDriver(Command):
+    """Who may charge, when and where; `stations` null is anywhere."""
+
+    TYPE: ClassVar[str] = "session.set_driver.v1"
+    driver_id: Identifier
+    status: Annotated[DriverStatus, Field(strict=False)]
+    valid_from: UtcTime | None = None
+    valid_until: UtcTime | None = None
+    stations: Annotated[list[Identifier], Field(max_length=1000)] | None = None
+    reason: Reason | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.valid_from is not None and self.valid_until is not None and self.valid_from >= self.valid_until:
+            raise ValueError("validFrom must come before validUntil")
+        return self
+
+
+class RemoveDriver(Command):
+    """Forget a driver, who is then unknown."""
+
+    TYPE: ClassVar[str] = "session.remove_driver.v1"
+    driver_id: Identifier
+
+
+class SetStation(Command):
+    """Whether a station takes requests."""
+
+    TYPE: ClassVar[str] = "session.set_station.v1"
+    station_id: Identifier
+    open: bool
+    reason: Reason | None = None
+
+
+class RemoveStation(Command):
+    """Forget a station, which is then unknown."""
+
+    TYPE: ClassVar[str] = "session.remove_station.v1"
+    station_id: Identifier
+
+
+SessionCommand = RequestSession | StartSession | StopSession | CancelSession | RecordMeter
+DirectoryCommand = SetTariff | SetDriver | RemoveDriver | SetStation | RemoveStation
+AnyCommand = SessionCommand | DirectoryCommand
+
+COMMANDS: Final[Mapping[str, type[AnyCommand]]] = {
+    model.TYPE: model
+    for model in (
+        RequestSession, StartSession, StopSession, CancelSession, RecordMeter,
+        SetTariff, SetDriver, RemoveDriver, SetStation, RemoveStation,
+    )
+}  # fmt: skip
+
+
+def parse_command(body: bytes, command_type: str) -> AnyCommand:
     """Return the command of this queue type.
 
     Raises Rejected with the code that the dead letter will carry.
     """
-    model = SESSION_COMMANDS.get(command_type)
+    model = COMMANDS.get(command_type)
     if model is None:
         raise Rejected(RejectCode.UNKNOWN_TYPE, f"no command is called {command_type[:100]!r}")
     if len(body) > MAX_BODY_BYTES:
@@ -135,6 +238,11 @@ def _detail(fault: Any) -> str:
     return str(fault["msg"]).removeprefix("Value error, ")
 
 
-def canonical_body(command: SessionCommand) -> bytes:
+def canonical_body(command: AnyCommand) -> bytes:
     """Return the command as the JSON that goes on the queue: set fields only, decimals as strings."""
     return command.model_dump_json(by_alias=True, exclude_none=True).encode()
+
+
+def body_hash(command: AnyCommand) -> bytes:
+    """Return what tells whether a message id comes again with the same meaning."""
+    return sha256(command.TYPE.encode() + canonical_body(command)).digest()

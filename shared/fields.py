@@ -9,12 +9,17 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 from yarl import URL
 
+from shared.pricing import TOO_FINE_CURRENCIES
+
 MAX_METADATA_BYTES = 16 * 1024
 MAX_URL_CHARS = 2048
 # numeric(10,2) of the seed's column; a dearer session is a fault of the caller.
 MAX_COST = Decimal("99999999.99")
 # Far above what a session can take; it only keeps nonsense out of the column.
 MAX_ENERGY_KWH = Decimal(1000000)
+# A register of nine digits in kWh.
+MAX_METER_WH = Decimal(10**12)
+MAX_UNIT_PRICE = Decimal(1000000)
 
 _CALLBACK_SCHEMES = ("http", "https")
 # yarl takes an empty user name for none.
@@ -74,6 +79,12 @@ def _refuse_bool(value: object) -> object:
     return value
 
 
+def _check_currency(value: str) -> str:
+    if value in TOO_FINE_CURRENCIES:
+        raise ValueError("has more than the two places that a cost can have")
+    return value
+
+
 def _plain_zero(value: Decimal) -> Decimal:
     """Zero may come with any exponent: 0E+99999999 is a hundred million characters once written out."""
     return value or Decimal(0)
@@ -90,6 +101,25 @@ Cost = Annotated[
     BeforeValidator(_refuse_bool),
     AfterValidator(_plain_zero),
 ]
+MeterWh = Annotated[
+    Decimal,
+    Field(strict=False, ge=0, le=MAX_METER_WH, decimal_places=3),
+    BeforeValidator(_refuse_bool),
+    AfterValidator(_plain_zero),
+]
+UnitPrice = Annotated[
+    Decimal,
+    Field(strict=False, ge=0, le=MAX_UNIT_PRICE, decimal_places=6),
+    BeforeValidator(_refuse_bool),
+    AfterValidator(_plain_zero),
+]
+TaxPercent = Annotated[
+    Decimal,
+    Field(strict=False, ge=0, le=100, decimal_places=4),
+    BeforeValidator(_refuse_bool),
+    AfterValidator(_plain_zero),
+]
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}\Z"), AfterValidator(_check_currency)]
 EnergyKwh = Annotated[
     Decimal,
     Field(strict=False, ge=0, le=MAX_ENERGY_KWH, decimal_places=6),
