@@ -12,7 +12,10 @@ from shared.topology import (
     SESSION_COMMANDS,
 )
 
-SESSION_TABLES = ("charging_sessions", "charging_session_requests", "inbox", "parked_commands", "outbox")
+SESSION_TABLES = (
+    "charging_sessions", "charging_session_requests", "inbox", "parked_commands", "outbox", "meter_values",
+    "session_adjustments", "drivers", "stations", "tariffs",
+)  # fmt: skip
 CALLBACK_TABLES = ("callback_deliveries", "callback_attempts")
 
 

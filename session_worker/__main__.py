@@ -1,11 +1,18 @@
 """`python -m session_worker`: applies commands to sessions, until SIGTERM."""
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from session_worker.apply import Policy
+from session_worker.authorize import Authorization
+from session_worker.authorizer import Authorizer
 from session_worker.commands import PREFETCH, CommandLoop
-from session_worker.relay import Relay, Sweeper
+from session_worker.relay import Relay
 from session_worker.settings import SessionWorkerSettings
+from session_worker.sweeper import Sweeper
 from shared import process, settings
 from shared.broker.consumer import Consumer
 from shared.broker.publisher import Publisher
@@ -14,8 +21,10 @@ from shared.health import serve_health
 from shared.topology import SESSION_COMMANDS
 
 NAME = "session_worker"
-# One for the batch, one for the sweeper, one for the readiness check.
-POOL_SIZE = 3
+# One for the batch, one for the sweeper, one for verdicts, one for the readiness check.
+POOL_SIZE = 4
+# What waits for the authorization service at SIGTERM has this long; the rest is for other workers.
+AUTHORIZER_DRAIN_S = 12.0
 
 
 async def serve(config: SessionWorkerSettings, drain: asyncio.Event) -> None:
@@ -34,12 +43,14 @@ async def serve(config: SessionWorkerSettings, drain: asyncio.Event) -> None:
 
     async with asyncio.TaskGroup() as tasks:
         relay = Relay(publisher, tasks)
-        loop = CommandLoop(consumer, publisher, relay, engine)
+        policy = config.policy()
+        authorizer = _authorizer(config, engine, relay, policy)
+        loop = CommandLoop(consumer, publisher, relay, engine, policy, authorizer)
 
         async def batch_fault() -> str | None:
             return loop.fault()
 
-        sweeper = Sweeper(engine, publisher, relay)
+        sweeper = Sweeper(engine, publisher, relay, policy, authorizer)
         checks = {"broker": broker_fault, "database": database_fault, "batch": batch_fault}
         port = config.session_worker_http_port
         background = [
@@ -48,15 +59,28 @@ async def serve(config: SessionWorkerSettings, drain: asyncio.Event) -> None:
             tasks.create_task(sweeper.run()),
             tasks.create_task(serve_health(checks, host=config.worker_http_host, port=port)),
         ]
+        if authorizer is not None:
+            background.append(tasks.create_task(authorizer.run()))
         handling = tasks.create_task(loop.run())
         await drain.wait()
         await consumer.stop()
         await handling
+        if authorizer is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(AUTHORIZER_DRAIN_S):
+                    await authorizer.finish()
         await relay.finish()
         await sweeper.clear_done()
         for task in background:
             task.cancel()
     await engine.dispose()
+
+
+def _authorizer(config: SessionWorkerSettings, engine: AsyncEngine, relay: Relay, policy: Policy) -> Authorizer | None:
+    url = config.authorization_url
+    if policy.authorization is not Authorization.HTTP or url is None:
+        return None
+    return Authorizer(url.get_secret_value(), engine=engine, relay=relay, policy=policy)
 
 
 def main() -> None:

@@ -4,9 +4,9 @@ Killed before the commit, nothing happened and the messages come again. Killed a
 the inbox knows them; their events wait in the outbox.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,11 +14,15 @@ import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from session_worker import store
-from session_worker.decide import PARK_FOR, Decided, Facts, Resolution, decide, refuse
+from session_worker.authorize import ALLOWED, Authorization, Verdict
+from session_worker.decide import PARK_FOR, Adjustment, Decided, Facts, Resolution, decide, refuse
+from session_worker.directory import Directory, read_directory, write_directory
 from session_worker.session import Claim, Outcome, Reason, Received, Request, Session
-from shared.commands import RequestSession, StartSession
+from shared.commands import AnyCommand, DirectoryCommand, RecordMeter, RequestSession, StartSession
 from shared.events import Event, outbox_entry
 from shared.ids import conflict_id, uuid7
+from shared.meter import Sample
+from shared.resources import Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +33,31 @@ class Staged:
     entries: Sequence[dict[str, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How requests are judged, and for how long they may wait for it."""
+
+    authorization: Authorization = Authorization.OPEN
+    timeout: timedelta = timedelta(seconds=10)
+
+
 @dataclass(slots=True)
 class State:
     """What the batch has read and decided so far; only here is anything mutable."""
 
     now: datetime
-    seen: dict[UUID, bytes]
-    sessions: dict[UUID, Session]
-    requests: set[UUID]
-    holders: dict[Claim, UUID]
-    parked: dict[UUID, list[Received]]
+    policy: Policy
+    seen: dict[UUID, bytes] = field(default_factory=dict)
+    sessions: dict[UUID, Session] = field(default_factory=dict)
+    requests: dict[UUID, Decision | None] = field(default_factory=dict)
+    holders: dict[Claim, UUID] = field(default_factory=dict)
+    parked: dict[UUID, list[Received]] = field(default_factory=dict)
+    directory: Directory = field(default_factory=Directory)
+    samples: dict[UUID, list[Sample]] = field(default_factory=dict)
     changed: dict[UUID, Session] = field(default_factory=dict)
-    decided_requests: list[Request] = field(default_factory=list)
+    taken_requests: list[Request] = field(default_factory=list)
+    new_samples: list[tuple[UUID, Sample]] = field(default_factory=list)
+    adjustments: list[Adjustment] = field(default_factory=list)
     handled: list[tuple[Received, Resolution]] = field(default_factory=list)
     newly_parked: list[tuple[Received, datetime]] = field(default_factory=list)
     unparked: list[Resolution] = field(default_factory=list)
@@ -48,12 +65,12 @@ class State:
 
 
 async def apply(
-    engine: AsyncEngine, batch: Sequence[Received], *, now: datetime, published: Sequence[UUID]
+    engine: AsyncEngine, batch: Sequence[Received], *, now: datetime, policy: Policy, published: Sequence[UUID]
 ) -> tuple[State, Staged | None]:
     """Decide the batch in order and commit it. `published` are outbox rows to forget on the way."""
     async with engine.begin() as tx:
         await store.lock(tx, lock_keys(batch))
-        state = await _read(tx, batch, now)
+        state = await _read(tx, batch, now, policy)
         for received in batch:
             handle(state, received)
         staged = await write(tx, state)
@@ -61,24 +78,8 @@ async def apply(
     return state, staged
 
 
-async def refuse_expired(engine: AsyncEngine, *, now: datetime, most: int) -> tuple[int, Staged | None]:
-    """Refuse parked commands whose session never came; return how many."""
-    async with engine.begin() as tx:
-        expired = await store.expired_parked(tx, now, most)
-        if not expired:
-            return 0, None
-        # Under the sessions' locks: a start at this moment either took them before or finds them gone.
-        await store.lock(tx, (store.lock_key(str(session_id)) for session_id in expired.values()))
-        state = State(now=now, seen={}, sessions={}, requests=set(), holders={}, parked={})
-        for received in await store.take_parked(tx, expired):
-            refused = refuse(None, received, Reason.UNKNOWN_SESSION, now)
-            state.events += refused.events
-            state.unparked.append(Resolution(received.message_id, refused.outcome, refused.reason))
-        return len(state.unparked), await write(tx, state)
-
-
 def lock_keys(batch: Iterable[Received]) -> set[int]:
-    """Return the locks of all sessions, claims and messages that the batch touches."""
+    """Return the locks of all sessions, claims and operators' rows that the batch touches."""
     keys = set()
     for received in batch:
         keys.add(store.lock_key(str(received.session_id)))
@@ -87,22 +88,49 @@ def lock_keys(batch: Iterable[Received]) -> set[int]:
     return keys
 
 
-async def _read(tx: AsyncConnection, batch: Sequence[Received], now: datetime) -> State:
+async def _read(tx: AsyncConnection, batch: Sequence[Received], now: datetime, policy: Policy) -> State:
     message_ids = {received.message_id for received in batch}
     message_ids |= {conflict_id(received.message_id, received.body_hash) for received in batch}
     session_ids = {received.session_id for received in batch}
-    starting = {
-        received.session_id for received in batch if isinstance(received.command, StartSession | RequestSession)
-    }
+    starting = [received for received in batch if isinstance(received.command, StartSession | RequestSession)]
     sessions = await store.find_sessions(tx, session_ids)
     return State(
         now=now,
+        policy=policy,
         seen=await store.seen(tx, message_ids),
         sessions=sessions,
         requests=await store.find_requests(tx, session_ids - sessions.keys()),
-        holders=await store.find_holders(tx, {received.claim for received in batch if received.claim is not None}),
-        parked=await store.find_parked(tx, starting),
+        holders=await store.find_holders(tx, {received.claim for received in starting if received.claim is not None}),
+        parked=await store.find_parked(tx, {received.session_id for received in starting}),
+        directory=await _read_directory(tx, [received.command for received in starting], policy),
+        samples=await store.find_samples(tx, _out_of_order(batch, sessions)),
     )
+
+
+async def _read_directory(tx: AsyncConnection, starting: Iterable[AnyCommand], policy: Policy) -> Directory:
+    requests = [command for command in starting if isinstance(command, RequestSession)]
+    asked = requests if policy.authorization is Authorization.ACL else []
+    return await read_directory(
+        tx,
+        drivers={command.driver_id for command in asked},
+        stations={command.station_id for command in asked},
+        chargers={charger_of(command) for command in starting},
+    )
+
+
+def _out_of_order(batch: Iterable[Received], sessions: Mapping[UUID, Session]) -> set[UUID]:
+    """Return the sessions whose meter values do not come in the order of their times: these are folded anew."""
+    last: dict[UUID, datetime | None] = {}
+    found = set()
+    for received in batch:
+        if isinstance(received.command, RecordMeter):
+            session = sessions.get(received.session_id)
+            before = last.get(received.session_id, session.meter.last_at if session and session.meter else None)
+            at = received.command.measured_at or received.accepted_at
+            if before is not None and at <= before:
+                found.add(received.session_id)
+            last[received.session_id] = at if before is None else max(before, at)
+    return found
 
 
 def handle(state: State, received: Received) -> None:
@@ -112,36 +140,82 @@ def handle(state: State, received: Received) -> None:
         return
     session = state.sessions.get(received.session_id)
     if known is None:
-        _record(state, received, received.message_id, decide(session, received, _facts(state, received)))
+        _record(state, received, received.message_id, _decide(state, session, received))
         return
     conflict = conflict_id(received.message_id, received.body_hash)
     if conflict not in state.seen:
         _record(state, received, conflict, refuse(session, received, Reason.IDEMPOTENCY_CONFLICT, state.now, conflict))
 
 
-def _facts(state: State, received: Received) -> Facts:
+def _decide(state: State, session: Session | None, received: Received) -> Decided:
+    if not isinstance(received.command, DirectoryCommand):
+        return decide(session, received, facts_for(state, received.command, received.session_id, received.claim))
+    if not received.is_operator:
+        return refuse(None, received, Reason.NOT_PRIVILEGED, state.now)
+    state.directory.change(received.command)
+    return Decided(outcome=Outcome.APPLIED)
+
+
+def facts_for(state: State, command: AnyCommand, session_id: UUID, claim: Claim | None) -> Facts:
+    """Return what the batch knows that this decision needs."""
+    is_start = isinstance(command, StartSession | RequestSession)
     return Facts(
         now=state.now,
-        claim_is_held=received.claim in state.holders,
-        request_exists=received.session_id in state.requests,
-        parked=tuple(state.parked.get(received.session_id, ())),
+        claim_is_held=claim in state.holders,
+        request_exists=session_id in state.requests,
+        request_is_pending=state.requests.get(session_id, Decision.UNKNOWN) is None,
+        parked=tuple(state.parked.get(session_id, ())) if is_start else (),
+        verdict=_verdict(state, command) if isinstance(command, RequestSession) else None,
+        authorization_timeout=state.policy.timeout,
+        tariff=state.directory.tariff_for(charger_of(command)) if is_start else None,
+        samples=tuple(state.samples.get(session_id, ())),
     )
 
 
+def _verdict(state: State, command: RequestSession) -> Verdict | None:
+    match state.policy.authorization:
+        case Authorization.OPEN:
+            return ALLOWED
+        case Authorization.ACL:
+            return state.directory.verdict(command.driver_id, command.station_id, state.now)
+        case Authorization.HTTP:
+            return None
+
+
+def charger_of(command: AnyCommand) -> str:
+    """Return the charger that a start is on: a request's is its station."""
+    match command:
+        case StartSession():
+            return command.charger_id
+        case RequestSession():
+            return command.station_id
+    raise AssertionError(command)
+
+
 def _record(state: State, received: Received, inbox_id: UUID, decided: Decided) -> None:
-    """Carry the decision into the state, so that the rest of the batch sees it."""
+    """Note the outcome of a command, once, and carry its decision into the state."""
     state.seen[inbox_id] = received.body_hash
     state.handled.append((received, Resolution(inbox_id, decided.outcome, decided.reason)))
+    if decided.outcome is Outcome.PARKED and decided.request is None:
+        state.newly_parked.append((received, received.accepted_at + PARK_FOR))
+        state.parked.setdefault(received.session_id, []).append(received)
+    carry(state, received.session_id, decided)
+
+
+def carry(state: State, session_id: UUID, decided: Decided) -> None:
+    """Carry a decision into the state, so that the rest of the batch sees it."""
     state.events += decided.events
     state.unparked += decided.unparked
     if decided.unparked:
-        state.parked.pop(received.session_id, None)
+        state.parked.pop(session_id, None)
     if decided.request is not None:
-        state.decided_requests.append(decided.request)
-        state.requests.add(decided.request.id)
-    if decided.outcome is Outcome.PARKED:
-        state.newly_parked.append((received, received.accepted_at + PARK_FOR))
-        state.parked.setdefault(received.session_id, []).append(received)
+        state.taken_requests.append(decided.request)
+        state.requests[decided.request.id] = decided.request.decision
+    for sample in decided.samples:
+        state.new_samples.append((session_id, sample))
+        state.samples.setdefault(session_id, []).append(sample)
+    if decided.adjustment is not None:
+        state.adjustments.append(decided.adjustment)
     if decided.session is not None:
         _replace(state, decided.session)
 
@@ -157,8 +231,11 @@ def _replace(state: State, session: Session) -> None:
 
 async def write(tx: AsyncConnection, state: State) -> Staged | None:
     """Write all that was decided; the events go into one outbox row."""
+    await write_directory(tx, state.directory.changed, state.now)
     await store.save_sessions(tx, state.changed.values())
-    await store.save_requests(tx, state.decided_requests)
+    await store.save_requests(tx, state.taken_requests)
+    await store.save_samples(tx, state.new_samples)
+    await store.save_adjustments(tx, state.adjustments, state.now)
     await store.save_inbox(tx, state.handled, state.now)
     await store.save_parked(tx, state.newly_parked)
     await store.unpark(tx, state.unparked)

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from prometheus_client import Counter, Histogram
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from session_worker.apply import Staged, State, apply
+from session_worker.apply import Policy, Staged, State, apply
+from session_worker.authorizer import Authorizer
 from session_worker.intake import receive
 from session_worker.relay import Relay
 from session_worker.session import Received
@@ -48,11 +49,21 @@ STUCK_AFTER_S = 20.0
 class CommandLoop:
     """Handles `session_worker.commands` until the consumer is stopped."""
 
-    def __init__(self, consumer: Consumer, publisher: Publisher, relay: Relay, engine: AsyncEngine) -> None:
+    def __init__(
+        self,
+        consumer: Consumer,
+        publisher: Publisher,
+        relay: Relay,
+        engine: AsyncEngine,
+        policy: Policy,
+        authorizer: Authorizer | None,
+    ) -> None:
         self._consumer = consumer
         self._publisher = publisher
         self._relay = relay
         self._engine = engine
+        self._policy = policy
+        self._authorizer = authorizer
         self._began_at: float | None = None
 
     async def run(self) -> None:
@@ -120,11 +131,13 @@ class CommandLoop:
     async def _apply(self, commands: Sequence[Received]) -> Staged | None:
         published = self._relay.take_done()
         try:
-            state, staged = await apply(self._engine, commands, now=now_utc(), published=published)
+            state, staged = await apply(self._engine, commands, now=now_utc(), policy=self._policy, published=published)
         except BaseException:
             self._relay.give_back(published)
             raise
         _count(state)
+        if self._authorizer is not None:
+            self._authorizer.submit(request for request in state.taken_requests if request.decision is None)
         return staged
 
     async def _set_aside(self, batch: Batch, inbound: Inbound, rejected: Rejected) -> None:

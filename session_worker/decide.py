@@ -5,20 +5,29 @@ which order commands come (the batch) is for others to see to.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
-from session_worker.session import Outcome, Reason, Received, Request, Session
-from shared.commands import CancelSession, RequestSession, StartSession, StopSession
+from session_worker.authorize import ALLOWED, Verdict
+from session_worker.session import Outcome, Reason, Received, Request, Review, Session
+from shared.commands import CancelSession, RecordMeter, RequestSession, StartSession, StopSession
 from shared.events import Event, EventType
 from shared.ids import event_id
+from shared.meter import Meter, Sample, advance, comes_after, energy_kwh, fold, usage
+from shared.pricing import Tariff, Usage, price
 from shared.resources import Decision, Phase, request_json, session_json
 
 # A stop that overtook its start waits this long for it; a queue that lags more has worse problems.
 PARK_FOR: Final = timedelta(minutes=15)
+# No sign of life for this long: nobody will stop it any more.
+STALE_AFTER: Final = timedelta(hours=24)
+# What a session can plausibly be; beyond, somebody looks before anybody bills.
+LONGEST: Final = timedelta(hours=72)
+MOST_ENERGY_KWH: Final = Decimal(1000)
+CLOCK_SKEW: Final = timedelta(minutes=5)
 _CENT: Final = Decimal("0.01")
 
 
@@ -29,7 +38,24 @@ class Facts:
     now: datetime
     claim_is_held: bool = False
     request_exists: bool = False
+    request_is_pending: bool = False
     parked: tuple[Received, ...] = ()
+    verdict: Verdict | None = ALLOWED
+    authorization_timeout: timedelta = timedelta(0)
+    tariff: Tariff | None = None
+    samples: tuple[Sample, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adjustment:
+    """What a meter value that came after the end would have changed; one row of `session_adjustments`."""
+
+    id: UUID
+    session_id: UUID
+    sample: Sample
+    energy_kwh: Decimal
+    cost: Decimal | None
+    currency: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +76,9 @@ class Decided:
     request: Request | None = None
     events: tuple[Event, ...] = ()
     reason: Reason | None = None
-    unparked: tuple[Resolution, ...] = field(default=())
+    unparked: tuple[Resolution, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    adjustment: Adjustment | None = None
 
 
 def decide(session: Session | None, received: Received, facts: Facts) -> Decided:
@@ -109,45 +137,77 @@ def _start(session: Session | None, received: Received, facts: Facts) -> Decided
         updated_at=facts.now,
         client=received.client,
         callback_url=command.callback_url,
+        tariff=facts.tariff,
+        currency=None if facts.tariff is None else facts.tariff.currency,
     )
     if facts.claim_is_held:
         busy = replace(born, phase=Phase.CANCELLED, reason=str(Reason.CHARGER_BUSY), started_at=None)
         return _unpark(refuse(busy, received, Reason.CHARGER_BUSY, facts.now), facts)
     if any(_ends(parked, born) for parked in facts.parked):
-        return _unpark(_emit(born, (), received, facts.now), facts)
-    return _unpark(_emit(born, (EventType.SESSION_STARTED,), received, facts.now), facts)
+        return _unpark(_emit(born, (), received.message_id, facts.now), facts)
+    return _unpark(_emit(born, (EventType.SESSION_STARTED,), received.message_id, facts.now), facts)
 
 
 def _request(session: Session | None, received: Received, facts: Facts) -> Decided:
-    """Decide a request; authorization `open` allows whatever the station has room for."""
+    """Take a request; it is decided at once where the verdict is known, else it waits for it until its deadline."""
     command = received.command
     assert isinstance(command, RequestSession)
     if session is not None or facts.request_exists:
         return refuse(session, received, Reason.SESSION_EXISTS, facts.now)
-    if facts.claim_is_held:
-        busy = Reason.CHARGER_BUSY if command.connector_id else Reason.CONCURRENT_SESSION
-        denied = _request_row(received, command, Decision.NOT_ALLOWED, busy, facts.now)
-        event = _request_event(denied, received, 1)
-        return _unpark(Decided(outcome=Outcome.REFUSED, request=denied, events=(event,), reason=busy), facts)
-    allowed = _request_row(received, command, Decision.ALLOWED, None, facts.now)
-    born = Session(
+    pending = Request(
         id=received.session_id,
+        command=command,
+        message_id=received.message_id,
+        client=received.client,
+        created_at=received.accepted_at,
+        deadline_at=received.accepted_at + facts.authorization_timeout,
+    )
+    if facts.verdict is None:
+        return Decided(outcome=Outcome.PARKED, request=pending)
+    return conclude(pending, facts.verdict, facts)
+
+
+def conclude(pending: Request, verdict: Verdict, facts: Facts) -> Decided:
+    """Decide a request, once and for ever: allowed it is itself the start, else there is no session."""
+    if verdict.decision is Decision.ALLOWED and facts.claim_is_held:
+        busy = Reason.CHARGER_BUSY if pending.command.connector_id else Reason.CONCURRENT_SESSION
+        verdict = Verdict(Decision.NOT_ALLOWED, busy)
+    is_allowed = verdict.decision is Decision.ALLOWED
+    decided = replace(
+        pending,
+        decision=verdict.decision,
+        reason=None if verdict.reason is None else str(verdict.reason),
+        session_id=pending.id if is_allowed else None,
+        decided_at=facts.now,
+    )
+    outcome = Outcome.APPLIED if is_allowed else Outcome.REFUSED
+    session = _session_of_request(decided, facts) if is_allowed else None
+    events = (_request_event(decided, facts.now),)
+    return _unpark(
+        Decided(outcome=outcome, session=session, request=decided, events=events, reason=verdict.reason), facts
+    )
+
+
+def _session_of_request(request: Request, facts: Facts) -> Session:
+    command = request.command
+    return Session(
+        id=request.id,
         charger_id=command.station_id,
         connector_id=command.connector_id,
         station_id=command.station_id,
         driver_id=command.driver_id,
-        request_id=received.session_id,
+        request_id=request.id,
         phase=Phase.ACTIVE,
         metadata=command.metadata,
-        started_at=received.accepted_at,
+        started_at=facts.now,
         created_at=facts.now,
         updated_at=facts.now,
-        client=received.client,
+        client=request.client,
         callback_url=command.callback_url,
         sequence=1,
+        tariff=facts.tariff,
+        currency=None if facts.tariff is None else facts.tariff.currency,
     )
-    event = _request_event(allowed, received, born.sequence)
-    return _unpark(Decided(outcome=Outcome.APPLIED, session=born, request=allowed, events=(event,)), facts)
 
 
 def _stop(session: Session | None, received: Received, facts: Facts) -> Decided:
@@ -157,16 +217,85 @@ def _stop(session: Session | None, received: Received, facts: Facts) -> Decided:
         return _park_or_refuse(session, received, facts)
     if session.has_ended:
         return refuse(session, received, Reason.ALREADY_ENDED, facts.now)
-    stopped = replace(
+    ended = _end(session, command.ended_at or received.accepted_at, command.energy_kwh, facts.now)
+    final_cost = ended.final_cost if command.final_cost is None else command.final_cost.quantize(_CENT)
+    stopped = replace(ended, reason=command.reason, final_cost=final_cost)
+    return _emit(stopped, (EventType.SESSION_COMPLETED,), received.message_id, facts.now)
+
+
+def expire(session: Session, cause: UUID, now: datetime) -> Decided:
+    """End a session that gave no sign of life for `STALE_AFTER`: never a silent bill, always a review."""
+    last_sign = session.updated_at if session.meter is None else session.meter.last_at
+    ended = _end(session, max(last_sign, session.started_at or last_sign), None, now)
+    stale = replace(ended, reason=str(Reason.STALE), review=Review.STALE, final_cost=None)
+    return _emit(stale, (EventType.SESSION_COMPLETED,), cause, now)
+
+
+def _end(session: Session, ended_at: datetime, stated_kwh: Decimal | None, now: datetime) -> Session:
+    """Complete and price the session; what is not plausible is for somebody to look at, and has no price."""
+    energy = energy_kwh(session.meter) if stated_kwh is None else stated_kwh
+    ended = replace(session, phase=Phase.COMPLETED, energy_kwh=energy, ended_at=ended_at, updated_at=now)
+    review = session.review or _implausible(ended, now)
+    cost = None if review is not None or session.tariff is None else price(session.tariff, _usage(ended, ended_at))
+    return replace(ended, review=review, final_cost=cost)
+
+
+def _usage(session: Session, until: datetime) -> Usage:
+    return usage(session.meter, session.energy_kwh, session.started_at or session.created_at, until)
+
+
+def _implausible(session: Session, now: datetime) -> Review | None:
+    began, ended = session.started_at or session.created_at, session.ended_at
+    assert ended is not None
+    if ended < began:
+        return Review.ENDED_BEFORE_START
+    if ended > now + CLOCK_SKEW:
+        return Review.CLOCK_SKEW
+    if ended - began > LONGEST:
+        return Review.TOO_LONG
+    if session.energy_kwh is not None and session.energy_kwh > MOST_ENERGY_KWH:
+        return Review.TOO_MUCH_ENERGY
+    return None
+
+
+def _meter(session: Session | None, received: Received, facts: Facts) -> Decided:
+    command = received.command
+    assert isinstance(command, RecordMeter)
+    if session is None or not received.may_act_on(session):
+        return _park_or_refuse(session, received, facts)
+    if session.phase is Phase.CANCELLED:
+        return refuse(session, received, Reason.ALREADY_ENDED, facts.now)
+    sample = Sample(command.measured_at or received.accepted_at, command.meter_wh, command.measured_at is not None)
+    meter = advance(session.meter, sample) if comes_after(session.meter, sample) else fold((*facts.samples, sample))
+    if session.phase is Phase.COMPLETED:
+        adjustment = _adjustment(session, sample, meter, received)
+        return Decided(outcome=Outcome.APPLIED, samples=(sample,), adjustment=adjustment)
+    skewed = sample.at > facts.now + CLOCK_SKEW
+    measured = replace(
         session,
-        phase=Phase.COMPLETED,
-        reason=command.reason,
-        energy_kwh=command.energy_kwh,
-        final_cost=None if command.final_cost is None else command.final_cost.quantize(_CENT),
-        ended_at=command.ended_at or received.accepted_at,
+        meter=meter,
+        energy_kwh=energy_kwh(meter),
+        review=session.review or (Review.CLOCK_SKEW if skewed else None),
         updated_at=facts.now,
     )
-    return _emit(stopped, (EventType.SESSION_COMPLETED,), received, facts.now)
+    return Decided(outcome=Outcome.APPLIED, session=measured, samples=(sample,))
+
+
+def _adjustment(session: Session, sample: Sample, meter: Meter | None, received: Received) -> Adjustment | None:
+    """Return what a meter value after the end would have changed; one that changes nothing makes none."""
+    energy = energy_kwh(meter)
+    if energy is None or meter == session.meter:
+        return None
+    ended_at = session.ended_at or sample.at
+    used = usage(meter, energy, session.started_at or session.created_at, ended_at)
+    return Adjustment(
+        id=received.message_id,
+        session_id=session.id,
+        sample=sample,
+        energy_kwh=energy,
+        cost=None if session.tariff is None else price(session.tariff, used),
+        currency=session.currency,
+    )
 
 
 def _cancel(session: Session | None, received: Received, facts: Facts) -> Decided:
@@ -176,37 +305,40 @@ def _cancel(session: Session | None, received: Received, facts: Facts) -> Decide
         return _park_or_refuse(session, received, facts)
     if session.has_ended:
         return refuse(session, received, Reason.ALREADY_ENDED, facts.now)
-    return _emit(
-        _cancelled(session, command.reason, received, facts.now), (EventType.SESSION_CANCELLED,), received, facts.now
-    )
+    cancelled = _cancelled(session, command.reason, received, facts.now)
+    return _emit(cancelled, (EventType.SESSION_CANCELLED,), received.message_id, facts.now)
 
 
 def _park_or_refuse(session: Session | None, received: Received, facts: Facts) -> Decided:
     """A command may overtake its start; another client's session is as unknown as none, but nothing comes later."""
-    if session is None and not facts.request_exists and facts.now - received.accepted_at < PARK_FOR:
+    may_still_come = session is None and (facts.request_is_pending or not facts.request_exists)
+    if may_still_come and facts.now - received.accepted_at < PARK_FOR:
         return Decided(outcome=Outcome.PARKED)
     return refuse(None, received, Reason.UNKNOWN_SESSION, facts.now)
 
 
 def _unpark(decided: Decided, facts: Facts) -> Decided:
     """Apply the commands that waited for this session, in the order in which they came."""
-    session = decided.session
-    events, unparked = list(decided.events), list(decided.unparked)
     for parked in facts.parked:
-        result = _apply_parked(session, parked, facts.now)
-        session = result.session or session
-        events += result.events
-        unparked.append(Resolution(parked.message_id, result.outcome, result.reason))
-    return replace(decided, session=session, events=tuple(events), unparked=tuple(unparked))
+        result = _apply_parked(decided.session, parked, replace(facts, parked=(), samples=decided.samples))
+        decided = replace(
+            decided,
+            session=result.session or decided.session,
+            events=decided.events + result.events,
+            samples=decided.samples + result.samples,
+            unparked=(*decided.unparked, Resolution(parked.message_id, result.outcome, result.reason)),
+        )
+    return decided
 
 
-def _apply_parked(session: Session | None, parked: Received, now: datetime) -> Decided:
+def _apply_parked(session: Session | None, parked: Received, facts: Facts) -> Decided:
+    now = facts.now
     if session is None:
         return refuse(None, parked, Reason.UNKNOWN_SESSION, now)
     if not _ends(parked, session) or session.has_ended:
-        return decide(session, parked, Facts(now=now, request_exists=True))
+        return decide(session, parked, replace(facts, request_exists=True, request_is_pending=False))
     cancelled = _cancelled(session, str(Reason.STOPPED_BEFORE_START), parked, now)
-    return _emit(cancelled, (EventType.SESSION_CANCELLED,), parked, now)
+    return _emit(cancelled, (EventType.SESSION_CANCELLED,), parked.message_id, now)
 
 
 def _ends(parked: Received, session: Session) -> bool:
@@ -217,12 +349,12 @@ def _cancelled(session: Session, reason: str | None, received: Received, now: da
     return replace(session, phase=Phase.CANCELLED, reason=reason, ended_at=received.accepted_at, updated_at=now)
 
 
-def _emit(session: Session, types: tuple[EventType, ...], received: Received, now: datetime) -> Decided:
+def _emit(session: Session, types: tuple[EventType, ...], cause: UUID, now: datetime) -> Decided:
     """Return the session with these events, each numbered and each showing the session as it now is."""
     counted = replace(session, sequence=session.sequence + len(types))
     events = tuple(
         Event(
-            event_id=event_id(received.message_id, index),
+            event_id=event_id(cause, index),
             type=type_,
             occurred_at=now,
             data=session_json(counted.row()) | {"sequence": session.sequence + index + 1},
@@ -230,39 +362,24 @@ def _emit(session: Session, types: tuple[EventType, ...], received: Received, no
             request_id=counted.request_id,
             callback_url=counted.callback_url,
             client=counted.client,
-            caused_by=received.message_id,
+            caused_by=cause,
         )
         for index, type_ in enumerate(types)
     )
     return Decided(outcome=Outcome.APPLIED, session=counted, events=events)
 
 
-def _request_row(
-    received: Received, command: RequestSession, decision: Decision, reason: Reason | None, now: datetime
-) -> Request:
-    return Request(
-        id=received.session_id,
-        command=command,
-        client=received.client,
-        decision=decision,
-        reason=None if reason is None else str(reason),
-        session_id=received.session_id if decision is Decision.ALLOWED else None,
-        decided_at=now,
-        created_at=received.accepted_at,
-    )
-
-
-def _request_event(request: Request, received: Received, sequence: int) -> Event:
+def _request_event(request: Request, now: datetime) -> Event:
     return Event(
-        event_id=event_id(received.message_id, 0),
+        event_id=event_id(request.message_id, 0),
         type=EventType.REQUEST_DECIDED,
-        occurred_at=request.decided_at,
-        data=request_json(request.row()) | {"sequence": sequence},
+        occurred_at=now,
+        data=request_json(request.row()) | {"sequence": 1},
         session_id=request.session_id,
         request_id=request.id,
         callback_url=request.command.callback_url,
         client=request.client,
-        caused_by=received.message_id,
+        caused_by=request.message_id,
     )
 
 
@@ -271,4 +388,5 @@ _RULES: Final[Mapping[type, Callable[[Session | None, Received, Facts], Decided]
     StartSession: _start,
     StopSession: _stop,
     CancelSession: _cancel,
+    RecordMeter: _meter,
 }

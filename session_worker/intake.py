@@ -1,21 +1,26 @@
 """From a message to a command with its circumstances, or to the reason why nobody can understand it."""
 
 from datetime import datetime, timedelta
-from hashlib import sha256
 from typing import Final
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from session_worker.session import Received
 from shared.commands import (
     CLIENT,
     PRIVILEGED,
+    AnyCommand,
+    RemoveDriver,
+    RemoveStation,
     RequestSession,
-    SessionCommand,
+    SetDriver,
+    SetStation,
+    SetTariff,
     StartSession,
-    canonical_body,
+    body_hash,
     parse_command,
 )
 from shared.errors import RejectCode, Rejected
+from shared.ids import NAMESPACE
 from shared.messages import MAX_BODY_BYTES, Inbound
 from shared.topology import COMMANDS
 
@@ -38,11 +43,12 @@ def receive(inbound: Inbound, now: datetime) -> Received:
     return Received(
         command=command,
         message_id=message_id,
-        session_id=_session_id(command),
+        session_id=_subject_id(command),
         client=client,
         privileged=privileged,
+        is_operator=privileged and inbound.exchange == COMMANDS,
         accepted_at=_accepted_at(message.timestamp, now),
-        body_hash=sha256(command.TYPE.encode() + canonical_body(command)).digest(),
+        body_hash=body_hash(command),
     )
 
 
@@ -53,7 +59,7 @@ def _message_id(value: str | None) -> UUID:
         raise Rejected(RejectCode.NO_MESSAGE_ID, "the property message_id must be a UUID") from None
 
 
-def _with_id(command: SessionCommand, message_id: UUID) -> SessionCommand:
+def _with_id(command: AnyCommand, message_id: UUID) -> AnyCommand:
     """A request or start that names no id is called by its message."""
     match command:
         case StartSession(session_id=None):
@@ -63,10 +69,20 @@ def _with_id(command: SessionCommand, message_id: UUID) -> SessionCommand:
     return command
 
 
-def _session_id(command: SessionCommand) -> UUID:
-    known = command.request_id if isinstance(command, RequestSession) else command.session_id
-    assert known is not None
-    return known
+def _subject_id(command: AnyCommand) -> UUID:
+    """Return the session or request that the command is about, or an id that stands for its driver, station, tariff."""
+    match command:
+        case RequestSession(request_id=UUID() as subject):
+            return subject
+        case SetDriver(driver_id=name) | RemoveDriver(driver_id=name):
+            return uuid5(NAMESPACE, f"driver {name}")
+        case SetStation(station_id=name) | RemoveStation(station_id=name):
+            return uuid5(NAMESPACE, f"station {name}")
+        case SetTariff(name=name):
+            return uuid5(NAMESPACE, f"tariff {name}")
+    assert not isinstance(command, RequestSession)
+    assert command.session_id is not None
+    return command.session_id
 
 
 def _caller(inbound: Inbound) -> tuple[str | None, bool]:

@@ -11,7 +11,9 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from shared.commands import RequestSession, SessionCommand, StartSession
+from shared.commands import AnyCommand, RequestSession, StartSession
+from shared.meter import Meter, meter_json, meter_of
+from shared.pricing import Tariff, tariff_json, tariff_of
 from shared.resources import Decision, Phase
 
 
@@ -33,6 +35,28 @@ class Reason(StrEnum):
     SESSION_EXISTS = "SESSION_EXISTS"
     STOPPED_BEFORE_START = "STOPPED_BEFORE_START"
     IDEMPOTENCY_CONFLICT = "IDEMPOTENCY_CONFLICT"
+    NOT_PRIVILEGED = "NOT_PRIVILEGED"
+    STALE = "STALE"
+    # Why a request was not allowed, is invalid, or stays unknown.
+    UNKNOWN_DRIVER = "UNKNOWN_DRIVER"
+    BLOCKED = "BLOCKED"
+    EXPIRED = "EXPIRED"
+    NO_CREDIT = "NO_CREDIT"
+    NOT_ALLOWED = "NOT_ALLOWED"
+    UNKNOWN_STATION = "UNKNOWN_STATION"
+    STATION_CLOSED = "STATION_CLOSED"
+    AUTHORIZATION_TIMEOUT = "AUTHORIZATION_TIMEOUT"
+    AUTHORIZATION_FAILED = "AUTHORIZATION_FAILED"
+
+
+class Review(StrEnum):
+    """Why somebody should look at a session before anybody bills it."""
+
+    STALE = "STALE"
+    ENDED_BEFORE_START = "ENDED_BEFORE_START"
+    TOO_LONG = "TOO_LONG"
+    TOO_MUCH_ENERGY = "TOO_MUCH_ENERGY"
+    CLOCK_SKEW = "CLOCK_SKEW"
 
 
 Claim = tuple[str, str, str]
@@ -62,6 +86,9 @@ class Session:
     client: str | None = None
     callback_url: str | None = None
     sequence: int = 0
+    tariff: Tariff | None = None
+    meter: Meter | None = None
+    review: Review | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -79,7 +106,14 @@ class Session:
     def row(self) -> dict[str, Any]:
         """Return the columns by name."""
         values = {column: getattr(self, name) for name, column in _COLUMN_OF.items()}
-        return values | {"phase": str(self.phase), "status": str(self.phase.status)}
+        return values | {
+            "phase": str(self.phase),
+            "status": str(self.phase.status),
+            "tariff": None if self.tariff is None else tariff_json(self.tariff),
+            "meter": meter_json(self.meter),
+            "needsReview": self.review is not None,
+            "reviewReason": None if self.review is None else str(self.review),
+        }
 
 
 _COLUMN_OF: Final = {
@@ -93,7 +127,13 @@ _COLUMN_OF: Final = {
 
 def session_of(row: Mapping[Any, Any]) -> Session:
     """Return the session of a row."""
-    return Session(phase=Phase(row["phase"]), **{name: row[column] for name, column in _COLUMN_OF.items()})
+    return Session(
+        phase=Phase(row["phase"]),
+        tariff=None if row["tariff"] is None else tariff_of(row["tariff"]),
+        meter=meter_of(row["meter"]),
+        review=None if row["reviewReason"] is None else Review(row["reviewReason"]),
+        **{name: row[column] for name, column in _COLUMN_OF.items()},
+    )
 
 
 def charger_claim(charger_id: str, connector_id: str | None) -> Claim:
@@ -106,15 +146,26 @@ def driver_claim(station_id: str, driver_id: str) -> Claim:
     return ("driver", station_id, driver_id)
 
 
+def request_claim(command: RequestSession) -> Claim:
+    """What a request's session would hold."""
+    if command.connector_id is not None:
+        return charger_claim(command.station_id, command.connector_id)
+    return driver_claim(command.station_id, command.driver_id)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A command with what its message says about it. `session_id` is the session (or request) that it is about."""
+    """A command with what its message says about it.
 
-    command: SessionCommand
+    `session_id` is the session or request that it is about; what is about neither has a derived id of its own there.
+    """
+
+    command: AnyCommand
     message_id: UUID
     session_id: UUID
     client: str | None
     privileged: bool
+    is_operator: bool = False
     accepted_at: datetime
     body_hash: bytes
 
@@ -124,10 +175,8 @@ class Received:
         match self.command:
             case StartSession(charger_id=charger, connector_id=connector):
                 return charger_claim(charger, connector)
-            case RequestSession(station_id=station, connector_id=str(connector)):
-                return charger_claim(station, connector)
-            case RequestSession(station_id=station, driver_id=driver):
-                return driver_claim(station, driver)
+            case RequestSession():
+                return request_claim(self.command)
         return None
 
     def may_act_on(self, session: Session) -> bool:
@@ -137,16 +186,18 @@ class Received:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One row of `charging_session_requests`, decided."""
+    """One row of `charging_session_requests`; `decision` is None while it waits for one, until `deadline_at`."""
 
     id: UUID
     command: RequestSession
+    message_id: UUID
     client: str | None
-    decision: Decision
-    reason: str | None
-    session_id: UUID | None
-    decided_at: datetime
     created_at: datetime
+    deadline_at: datetime | None = None
+    decision: Decision | None = None
+    reason: str | None = None
+    session_id: UUID | None = None
+    decided_at: datetime | None = None
 
     def row(self) -> dict[str, Any]:
         """Return the columns by name."""
@@ -154,6 +205,31 @@ class Request:
         return {
             "id": self.id, "stationId": command.station_id, "driverId": command.driver_id,
             "connectorId": command.connector_id, "callbackUrl": command.callback_url, "metadata": command.metadata,
-            "client": self.client, "decision": str(self.decision), "reason": self.reason,
+            "client": self.client, "decision": self.decision, "reason": self.reason, "messageId": self.message_id,
             "sessionId": self.session_id, "decidedAt": self.decided_at, "createdAt": self.created_at,
+            "deadlineAt": self.deadline_at,
         }  # fmt: skip
+
+
+def request_of(row: Mapping[Any, Any]) -> Request:
+    """Return the request of a row."""
+    command = RequestSession(
+        station_id=row["stationId"],
+        driver_id=row["driverId"],
+        connector_id=row["connectorId"],
+        callback_url=row["callbackUrl"],
+        metadata=row["metadata"],
+        request_id=row["id"],
+    )
+    return Request(
+        id=row["id"],
+        command=command,
+        message_id=row["messageId"],
+        client=row["client"],
+        created_at=row["createdAt"],
+        deadline_at=row["deadlineAt"],
+        decision=None if row["decision"] is None else Decision(row["decision"]),
+        reason=row["reason"],
+        session_id=row["sessionId"],
+        decided_at=row["decidedAt"],
+    )

@@ -13,16 +13,38 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from session_worker.decide import Resolution
-from session_worker.session import Claim, Received, Request, Session, session_of
-from session_worker.tables import inbox, outbox, parked_commands, requests, sessions
+from session_worker.decide import Adjustment, Resolution
+from session_worker.session import Claim, Received, Request, Session, request_of, session_of
+from session_worker.tables import (
+    inbox,
+    meter_values,
+    outbox,
+    parked_commands,
+    requests,
+    session_adjustments,
+    sessions,
+)
 from shared.commands import canonical_body, parse_command
 from shared.database import insert_rows
+from shared.meter import Sample
+from shared.resources import Decision
 
 _LOCK = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
 _SEEN = text('SELECT "messageId", "bodyHash" FROM inbox WHERE "messageId" = ANY(CAST(:ids AS uuid[]))')
 _SESSIONS = text("SELECT * FROM charging_sessions WHERE id = ANY(CAST(:ids AS uuid[]))")
-_REQUESTS = text("SELECT id FROM charging_session_requests WHERE id = ANY(CAST(:ids AS uuid[]))")
+_REQUESTS = text("SELECT id, decision FROM charging_session_requests WHERE id = ANY(CAST(:ids AS uuid[]))")
+_PENDING = text("""
+    SELECT * FROM charging_session_requests WHERE id = ANY(CAST(:ids AS uuid[])) AND decision IS NULL""")
+_OVERDUE = text("""
+    SELECT id FROM charging_session_requests WHERE decision IS NULL AND "deadlineAt" <= :now
+    ORDER BY "deadlineAt" LIMIT :most""")
+_UNDECIDED = text("""
+    SELECT * FROM charging_session_requests WHERE decision IS NULL AND "deadlineAt" > :now
+    ORDER BY "deadlineAt" LIMIT :most""")
+_SAMPLES = text('SELECT * FROM meter_values WHERE "sessionId" = ANY(CAST(:ids AS uuid[]))')
+_SILENT = text("""
+    SELECT id FROM charging_sessions WHERE status = 'IN_PROGRESS' AND "updatedAt" < :before
+    ORDER BY "updatedAt" LIMIT :most""")
 _ACTIVE_CHARGERS = text("""
     SELECT s.id, s."chargerId", coalesce(s."connectorId", '') FROM charging_sessions s
     JOIN unnest(CAST(:chargers AS text[]), CAST(:connectors AS text[])) AS asked (charger, connector)
@@ -56,6 +78,10 @@ _UPSERT_SESSION = "ON CONFLICT (id) DO UPDATE SET " + ", ".join(
     if column.name not in ("id", "createdAt")
 )
 
+_DECIDE_REQUEST = """ON CONFLICT (id) DO UPDATE SET decision = excluded.decision, reason = excluded.reason,
+    "sessionId" = excluded."sessionId", "decidedAt" = excluded."decidedAt"
+    WHERE charging_session_requests.decision IS NULL"""
+
 
 def lock_key(*parts: str) -> int:
     """Return the advisory lock of a name; two names that share one only wait for each other."""
@@ -79,10 +105,41 @@ async def find_sessions(tx: AsyncConnection, ids: Collection[UUID]) -> dict[UUID
     return {row["id"]: session_of(row) for row in rows.mappings()}
 
 
-async def find_requests(tx: AsyncConnection, ids: Collection[UUID]) -> set[UUID]:
-    """Return which of these ids are requests that were decided."""
+async def find_requests(tx: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, Decision | None]:
+    """Return the decisions of those of these ids that are requests; None is pending."""
+    if not ids:
+        return {}
     rows = await tx.execute(_REQUESTS, {"ids": list(ids)})
-    return set(rows.scalars())
+    return {row.id: None if row.decision is None else Decision(row.decision) for row in rows}
+
+
+async def find_pending(tx: AsyncConnection, ids: Collection[UUID]) -> list[Request]:
+    """Return those of these requests that nobody has decided yet."""
+    return [request_of(row) for row in (await tx.execute(_PENDING, {"ids": list(ids)})).mappings()]
+
+
+async def overdue_requests(tx: AsyncConnection, now: datetime, most: int) -> list[UUID]:
+    """Return pending requests whose deadline has passed."""
+    return list((await tx.execute(_OVERDUE, {"now": now, "most": most})).scalars())
+
+
+async def undecided_requests(tx: AsyncConnection, now: datetime, most: int) -> list[Request]:
+    """Return pending requests that still have time."""
+    return [request_of(row) for row in (await tx.execute(_UNDECIDED, {"now": now, "most": most})).mappings()]
+
+
+async def find_samples(tx: AsyncConnection, session_ids: Collection[UUID]) -> dict[UUID, list[Sample]]:
+    """Return all meter values of these sessions."""
+    found: dict[UUID, list[Sample]] = {}
+    if session_ids:
+        for row in await tx.execute(_SAMPLES, {"ids": list(session_ids)}):
+            found.setdefault(row.sessionId, []).append(Sample(row.measuredAt, row.meterWh, row.isTimed))
+    return found
+
+
+async def silent_sessions(tx: AsyncConnection, before: datetime, most: int) -> list[UUID]:
+    """Return sessions in progress without a sign of life since."""
+    return list((await tx.execute(_SILENT, {"before": before, "most": most})).scalars())
 
 
 async def find_holders(tx: AsyncConnection, claims: Collection[Claim]) -> dict[Claim, UUID]:
@@ -118,9 +175,38 @@ async def save_sessions(tx: AsyncConnection, changed: Iterable[Session]) -> None
         await insert_rows(tx, sessions, rows, _UPSERT_SESSION)
 
 
-async def save_requests(tx: AsyncConnection, decided: Sequence[Request]) -> None:
-    if decided:
-        await insert_rows(tx, requests, [request.row() for request in decided])
+async def save_requests(tx: AsyncConnection, taken: Sequence[Request]) -> None:
+    """Write requests, new or decided; a decision is written once, whoever comes second changes nothing."""
+    if taken:
+        await insert_rows(tx, requests, [request.row() for request in taken], _DECIDE_REQUEST)
+
+
+async def save_samples(tx: AsyncConnection, taken: Sequence[tuple[UUID, Sample]]) -> None:
+    """Keep meter values; one that came before is kept already."""
+    rows = [
+        {"sessionId": session_id, "measuredAt": sample.at, "meterWh": sample.wh, "isTimed": sample.is_timed}
+        for session_id, sample in taken
+    ]
+    if rows:
+        await insert_rows(tx, meter_values, rows, "ON CONFLICT DO NOTHING")
+
+
+async def save_adjustments(tx: AsyncConnection, made: Sequence[Adjustment], now: datetime) -> None:
+    rows = [
+        {
+            "id": adjustment.id,
+            "sessionId": adjustment.session_id,
+            "measuredAt": adjustment.sample.at,
+            "meterWh": adjustment.sample.wh,
+            "energyKwh": adjustment.energy_kwh,
+            "cost": adjustment.cost,
+            "currency": adjustment.currency,
+            "createdAt": now,
+        }
+        for adjustment in made
+    ]
+    if rows:
+        await insert_rows(tx, session_adjustments, rows)
 
 
 async def save_inbox(tx: AsyncConnection, handled: Sequence[tuple[Received, Resolution]], now: datetime) -> None:

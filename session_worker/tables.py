@@ -29,6 +29,10 @@ sessions = Table(
     Column("client", String(255)),
     Column("callbackUrl", String(2048)),
     Column("sequence", Integer),
+    Column("tariff", JSONB),
+    Column("meter", JSONB),
+    Column("needsReview", Boolean),
+    Column("reviewReason", String(64)),
 )
 
 requests = Table(
@@ -46,6 +50,8 @@ requests = Table(
     Column("sessionId", Uuid),
     Column("decidedAt", _TIME),
     Column("createdAt", _TIME),
+    Column("messageId", Uuid),
+    Column("deadlineAt", _TIME),
 )
 
 inbox = Table(
@@ -80,4 +86,65 @@ outbox = Table(
     Column("events", Text),
     Column("createdAt", _TIME),
     Column("claimedUntil", _TIME),
+)
+
+meter_values = Table(
+    "meter_values",
+    metadata,
+    Column("sessionId", Uuid, primary_key=True),
+    Column("measuredAt", _TIME, primary_key=True),
+    Column("meterWh", Numeric, primary_key=True),
+    Column("isTimed", Boolean, primary_key=True),
+)
+
+session_adjustments = Table(
+    "session_adjustments",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("sessionId", Uuid),
+    Column("measuredAt", _TIME),
+    Column("meterWh", Numeric),
+    Column("energyKwh", Numeric),
+    Column("cost", Numeric(10, 2)),
+    Column("currency", String(3)),
+    Column("createdAt", _TIME),
+)
+
+drivers = Table(
+    "drivers",
+    metadata,
+    Column("driverId", String(255), primary_key=True),
+    Column("status", String(16)),
+    Column("validFrom", _TIME),
+    Column("validUntil", _TIME),
+    Column("stations", JSONB),
+    Column("reason", String(255)),
+    Column("updatedAt", _TIME),
+)
+
+stations = Table(
+    "stations",
+    metadata,
+    Column("stationId", String(255), primary_key=True),
+    Column("open", Boolean),
+    Column("reason", String(255)),
+    Column("updatedAt", _TIME),
+)
+
+tariffs = Table(
+    "tariffs",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("currency", String(3)),
+    Column("flat", Numeric),
+    Column("perKwh", Numeric),
+    Column("perHour", Numeric),
+    Column("perIdleHour", Numeric),
+    Column("stepWh", Integer),
+    Column("stepSeconds", Integer),
+    Column("minimum", Numeric),
+    Column("maximum", Numeric),
+    Column("taxPercent", Numeric),
+    Column("chargerIds", JSONB),
+    Column("updatedAt", _TIME),
 )

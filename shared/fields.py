@@ -119,7 +119,7 @@ TaxPercent = Annotated[
     BeforeValidator(_refuse_bool),
     AfterValidator(_plain_zero),
 ]
-Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}\Z"), AfterValidator(_check_currency)]
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$"), AfterValidator(_check_currency)]
 EnergyKwh = Annotated[
     Decimal,
     Field(strict=False, ge=0, le=MAX_ENERGY_KWH, decimal_places=6),

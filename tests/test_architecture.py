@@ -19,12 +19,16 @@ ONLY_IN = {
     "pamqp": ("shared/broker/",),
     "fastapi": ("gateway/",),
     "aiohttp": ("callback_worker/", "ops/receiver.py"),
-    "httpx": ("ops/",),
+    "httpx": ("ops/", "session_worker/authorizer.py"),
 }
 # Pure modules -> libraries of input and output that they must not reach for.
 PURE = (
     "session_worker/session.py",
     "session_worker/decide.py",
+    "session_worker/authorize.py",
+    "session_worker/breaker.py",
+    "shared/meter.py",
+    "shared/pricing.py",
     "callback_worker/delivery.py",
     "callback_worker/signature.py",
 )

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from ops.local_stack.processes import Process, Processes
-from session_worker import relay
+from session_worker import sweeper
 from shared.ids import uuid7
 from shared.topology import CALLBACK_EVENTS, SESSION_COMMANDS, dead_letter_queue
 from tests.servers import House
@@ -218,7 +218,7 @@ async def test_events_left_behind_by_a_crash_are_swept_up(
         "headers": {},
         "body": json.dumps(body),
     }
-    created_at = datetime.now(UTC) - relay.LEFT_BEHIND_AFTER * 2
+    created_at = datetime.now(UTC) - sweeper.LEFT_BEHIND_AFTER * 2
     await database.execute(
         'INSERT INTO outbox (id, events, "createdAt") VALUES ($1, $2, $3)', uuid7(), json.dumps([entry]), created_at
     )

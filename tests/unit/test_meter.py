@@ -7,7 +7,7 @@ from functools import reduce
 from hypothesis import given
 from hypothesis import strategies as st
 
-from session_worker.meter import Meter, Sample, advance, comes_after, energy_kwh, fold, meter_json, meter_of, usage
+from shared.meter import Meter, Sample, advance, comes_after, energy_kwh, fold, meter_json, meter_of, usage
 from tests.builders import NOW
 
 MINUTE = timedelta(minutes=1)

@@ -6,7 +6,7 @@ from uuid import UUID, uuid5
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from session_worker.apply import State, handle
+from session_worker.apply import Policy, State, handle
 from session_worker.session import Outcome, Received
 from shared.events import EventType
 from shared.ids import NAMESPACE
@@ -24,7 +24,7 @@ commands = st.lists(st.one_of(starts, requests, ends), max_size=25)
 
 
 def fresh_state() -> State:
-    return State(now=NOW, seen={}, sessions={}, requests=set(), holders={}, parked={})
+    return State(now=NOW, policy=Policy())
 
 
 def run(batch: list[Received]) -> State:

@@ -10,7 +10,7 @@ import httpx
 
 from gateway.app import create_app
 from gateway.auth import ApiKey, Caller, Scope
-from gateway.reads import Database
+from gateway.database import Database
 from shared.broker.publisher import Outcome, Publisher
 from shared.messages import Outgoing
 
