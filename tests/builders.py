@@ -1,18 +1,19 @@
 """Builders of domain values with overridable defaults."""
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
 from session_worker.session import Received
-from shared.commands import CancelSession, RequestSession, SessionCommand, StartSession, StopSession
+from shared.commands import AnyCommand, CancelSession, RecordMeter, RequestSession, StartSession, StopSession
 from shared.messages import Inbound, Message
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 CALLBACK_URL = "https://subscriber.example/callbacks"
 
 
-def received(command: SessionCommand, session_id: UUID, **changes: Any) -> Received:
+def received(command: AnyCommand, session_id: UUID, **changes: Any) -> Received:
     """A command as the worker received it just now, from a caller that may do everything."""
     defaults: dict[str, Any] = {
         "message_id": uuid4(),
@@ -45,6 +46,11 @@ def stop(session_id: UUID, **changes: Any) -> Received:
 
 def cancel(session_id: UUID, **changes: Any) -> Received:
     return received(CancelSession(session_id=session_id, **changes.pop("fields", {})), session_id, **changes)
+
+
+def meter(session_id: UUID, wh: float, **changes: Any) -> Received:
+    fields = {"meter_wh": Decimal(str(wh)), **changes.pop("fields", {})}
+    return received(RecordMeter(session_id=session_id, **fields), session_id, **changes)
 
 
 def inbound(body: bytes, **changes: Any) -> Inbound:
