@@ -16,7 +16,7 @@ from session_worker.sweeper import Sweeper
 from shared import process, settings
 from shared.broker.consumer import Consumer
 from shared.broker.publisher import Publisher
-from shared.database import create_engine, ping
+from shared.database import create_engine, readiness_fault
 from shared.health import serve_health
 from shared.topology import SESSION_COMMANDS
 
@@ -25,6 +25,7 @@ NAME = "session_worker"
 POOL_SIZE = 4
 # What waits for the authorization service at SIGTERM has this long; the rest is for other workers.
 AUTHORIZER_DRAIN_S = 12.0
+CLEAR_TIMEOUT_S = 2.0
 
 
 async def serve(config: SessionWorkerSettings, drain: asyncio.Event) -> None:
@@ -38,8 +39,7 @@ async def serve(config: SessionWorkerSettings, drain: asyncio.Event) -> None:
         return publisher.fault() or consumer.fault()
 
     async def database_fault() -> str | None:
-        await ping(engine)
-        return None
+        return await readiness_fault(engine, "inbox")
 
     async with asyncio.TaskGroup() as tasks:
         relay = Relay(publisher, tasks)
@@ -70,7 +70,10 @@ async def serve(config: SessionWorkerSettings, drain: asyncio.Event) -> None:
                 async with asyncio.timeout(AUTHORIZER_DRAIN_S):
                     await authorizer.finish()
         await relay.finish()
-        await sweeper.clear_done()
+        with suppress(Exception):  # the database may be away; the rows are published once more
+            async with asyncio.timeout(CLEAR_TIMEOUT_S):
+                await sweeper.clear_done()
+        process.settled()
         for task in background:
             task.cancel()
     await engine.dispose()

@@ -22,7 +22,6 @@ from shared.commands import AnyCommand, DirectoryCommand, RecordMeter, RequestSe
 from shared.events import Event, outbox_entry
 from shared.ids import conflict_id, uuid7
 from shared.meter import Sample
-from shared.resources import Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +48,13 @@ class State:
     policy: Policy
     seen: dict[UUID, bytes] = field(default_factory=dict)
     sessions: dict[UUID, Session] = field(default_factory=dict)
-    requests: dict[UUID, Decision | None] = field(default_factory=dict)
+    requests: dict[UUID, Request] = field(default_factory=dict)
     holders: dict[Claim, UUID] = field(default_factory=dict)
     parked: dict[UUID, list[Received]] = field(default_factory=dict)
     directory: Directory = field(default_factory=Directory)
     samples: dict[UUID, list[Sample]] = field(default_factory=dict)
     changed: dict[UUID, Session] = field(default_factory=dict)
-    taken_requests: list[Request] = field(default_factory=list)
+    taken_requests: dict[UUID, Request] = field(default_factory=dict)
     new_samples: list[tuple[UUID, Sample]] = field(default_factory=list)
     adjustments: list[Adjustment] = field(default_factory=list)
     handled: list[tuple[Received, Resolution]] = field(default_factory=list)
@@ -144,14 +143,15 @@ def handle(state: State, received: Received) -> None:
         return
     conflict = conflict_id(received.message_id, received.body_hash)
     if conflict not in state.seen:
-        _record(state, received, conflict, refuse(session, received, Reason.IDEMPOTENCY_CONFLICT, state.now, conflict))
+        facts = Facts(now=state.now, request=state.requests.get(received.session_id))
+        _record(state, received, conflict, refuse(session, received, Reason.IDEMPOTENCY_CONFLICT, facts, conflict))
 
 
 def _decide(state: State, session: Session | None, received: Received) -> Decided:
     if not isinstance(received.command, DirectoryCommand):
         return decide(session, received, facts_for(state, received.command, received.session_id, received.claim))
     if not received.is_operator:
-        return refuse(None, received, Reason.NOT_PRIVILEGED, state.now)
+        return refuse(None, received, Reason.NOT_PRIVILEGED, Facts(now=state.now))
     state.directory.change(received.command)
     return Decided(outcome=Outcome.APPLIED)
 
@@ -162,8 +162,7 @@ def facts_for(state: State, command: AnyCommand, session_id: UUID, claim: Claim 
     return Facts(
         now=state.now,
         claim_is_held=claim in state.holders,
-        request_exists=session_id in state.requests,
-        request_is_pending=state.requests.get(session_id, Decision.UNKNOWN) is None,
+        request=state.requests.get(session_id),
         parked=tuple(state.parked.get(session_id, ())) if is_start else (),
         verdict=_verdict(state, command) if isinstance(command, RequestSession) else None,
         authorization_timeout=state.policy.timeout,
@@ -209,8 +208,7 @@ def carry(state: State, session_id: UUID, decided: Decided) -> None:
     if decided.unparked:
         state.parked.pop(session_id, None)
     if decided.request is not None:
-        state.taken_requests.append(decided.request)
-        state.requests[decided.request.id] = decided.request.decision
+        state.requests[decided.request.id] = state.taken_requests[decided.request.id] = decided.request
     for sample in decided.samples:
         state.new_samples.append((session_id, sample))
         state.samples.setdefault(session_id, []).append(sample)
@@ -233,7 +231,7 @@ async def write(tx: AsyncConnection, state: State) -> Staged | None:
     """Write all that was decided; the events go into one outbox row."""
     await write_directory(tx, state.directory.changed, state.now)
     await store.save_sessions(tx, state.changed.values())
-    await store.save_requests(tx, state.taken_requests)
+    await store.save_requests(tx, list(state.taken_requests.values()))
     await store.save_samples(tx, state.new_samples)
     await store.save_adjustments(tx, state.adjustments, state.now)
     await store.save_inbox(tx, state.handled, state.now)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from prometheus_client import Counter, Histogram
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from session_worker.apply import Policy, Staged, State, apply
+from session_worker.apply import Policy, State, apply
 from session_worker.authorizer import Authorizer
 from session_worker.intake import receive
 from session_worker.relay import Relay
@@ -22,7 +22,7 @@ from shared.broker.consumer import Batch, Consumer
 from shared.broker.dead_letters import dead_letter
 from shared.broker.publisher import Outcome, Publisher
 from shared.clock import now_utc
-from shared.database import is_outage, not_provisioned
+from shared.database import is_data_fault, is_outage, not_provisioned, ping
 from shared.errors import RejectCode, Rejected
 from shared.logs import get_logger
 from shared.messages import Inbound
@@ -37,8 +37,8 @@ BATCH_SECONDS = Histogram("voltline_batch_seconds", "Time from taking a batch to
 
 # Two thirds of the gain of any size come with 50; above 250 one bad message makes too many others be redone.
 BATCH_MOST = 250
-# Four batches buffered, so that the next one is full when the last one commits.
-PREFETCH = 1000
+# Two batches: the next one is full when the last one commits, and a killed worker counts few deliveries.
+PREFETCH = 500
 DEAD_LETTER_TIMEOUT_S = 10.0
 # Two workers may meet at one unique index; the second try sees the first one's row. A third is for luck.
 TRIES_ALONE = 3
@@ -85,73 +85,119 @@ class CommandLoop:
     async def _settle(self, batch: Batch) -> None:
         commands, rejects = _sort(batch.messages)
         BATCH_SIZE.observe(len(batch.messages))
-        staged = await self._apply_until_done(batch, commands) if commands else []
-        for inbound, rejected in rejects:
-            await self._set_aside(batch, inbound, rejected)
-        if not batch.is_live:
+        settled = await self._apply_until_done(batch, commands, rejects) if commands else True
+        settled = settled and (not rejects or await self._set_aside(batch, rejects))
+        if settled:
+            await batch.ack()
+        else:
             log.warning("batch_abandoned", messages=len(batch.messages), next="the broker delivers them again")
-        await batch.ack()
-        for events in staged:
-            await self._relay.submit(events)
 
-    async def _apply_until_done(self, batch: Batch, commands: Sequence[tuple[Inbound, Received]]) -> list[Staged]:
-        """Apply all in one transaction; where that fails for a reason of its own, each alone; in an outage, later."""
+    def _keeps_trying(self, batch: Batch) -> bool:
+        """A batch of a dead channel comes again by itself; in a drain the broker hands it to another worker."""
+        return batch.is_live and not self._consumer.is_stopped
+
+    async def _apply_until_done(
+        self, batch: Batch, commands: Sequence[tuple[Inbound, Received]], rejects: list[tuple[Inbound, Rejected]]
+    ) -> bool:
+        """Apply all in one transaction; where that fails for a reason of its own, each alone; in an outage, later.
+
+        Returns whether all were applied, or added to `rejects`. What was applied of a batch that is given up is known
+        to the inbox when it comes again.
+        """
         failures = 0
-        while batch.is_live:
+        while True:
             try:
-                return [staged for staged in [await self._apply([received for _, received in commands])] if staged]
-            except Exception as error:  # sorted below; only what is nobody's outage goes on to the dead letters
+                await self._apply([received for _, received in commands])
+                return True
+            except Exception as error:  # sorted here; only what is nobody's outage goes on to the dead letters
                 failures += 1
-                if not _may_pass(error):
+                if not await self._may_pass(error):
                     log.warning("batch_failed", messages=len(commands), reason=_first_line(error), next="each alone")
-                    return await self._apply_each(batch, commands)
-                delay_s = backoff_s(failures, random.random())
-                log.warning("batch_waits", messages=len(commands), reason=_first_line(error), retry_in_s=delay_s)
-                await asyncio.sleep(delay_s)
-        return []
+                    return await self._apply_each(batch, commands, rejects)
+                if not await self._waits(batch, failures, error):
+                    return False
 
-    async def _apply_each(self, batch: Batch, commands: Sequence[tuple[Inbound, Received]]) -> list[Staged]:
-        """One transaction a message, so that a bad one hurts only itself: after some tries it is set aside."""
-        done = []
+    async def _apply_each(
+        self, batch: Batch, commands: Sequence[tuple[Inbound, Received]], rejects: list[tuple[Inbound, Rejected]]
+    ) -> bool:
+        """One transaction a message, so that a bad one hurts only itself: after some tries it is rejected."""
         for inbound, received in commands:
-            failures = 0
-            while batch.is_live:
+            failures = faults = 0
+            while True:
                 try:
-                    done.append(await self._apply([received]))
+                    await self._apply([received])
                     break
                 except Exception as error:  # as above
-                    failures += not _may_pass(error)
-                    if failures >= TRIES_ALONE:
+                    failures += 1
+                    faults += not await self._may_pass(error)
+                    if faults >= TRIES_ALONE:
                         log.exception("command_unprocessable", message_id=str(received.message_id))
-                        await self._set_aside(batch, inbound, Rejected(RejectCode.UNPROCESSABLE, _first_line(error)))
+                        rejects.append((inbound, Rejected(RejectCode.UNPROCESSABLE, _first_line(error))))
                         break
-                    await asyncio.sleep(backoff_s(failures, random.random()))
-        return [staged for staged in done if staged]
+                    if not await self._waits(batch, failures, error):
+                        return False
+        return True
 
-    async def _apply(self, commands: Sequence[Received]) -> Staged | None:
+    async def _waits(self, batch: Batch, failures: int, error: Exception) -> bool:
+        """Wait before the next try; return False when there is none."""
+        if not self._keeps_trying(batch):
+            return False
+        delay_s = backoff_s(failures, random.random())
+        log.warning(
+            "batch_waits", messages=len(batch.messages), reason=_first_line(error), retry_in_s=round(delay_s, 2)
+        )
+        await asyncio.sleep(delay_s)
+        return True
+
+    async def _may_pass(self, error: Exception) -> bool:
+        """Whether the same transaction may succeed later, with no help from the message.
+
+        An error that nobody foresaw is the message's only if the database answers otherwise.
+        """
+        if is_outage(error) or not_provisioned(error) is not None:
+            return True
+        if is_data_fault(error):
+            return False
+        try:
+            await ping(self._engine)
+        except Exception:  # whatever it is, it is not the message
+            return True
+        return False
+
+    async def _apply(self, commands: Sequence[Received]) -> None:
+        """Apply and commit; then hand on the events and the requests that wait for a verdict."""
         published = self._relay.take_done()
         try:
             state, staged = await apply(self._engine, commands, now=now_utc(), policy=self._policy, published=published)
         except BaseException:
             self._relay.give_back(published)
             raise
-        _count(state)
+        _tell(state)
         if self._authorizer is not None:
-            self._authorizer.submit(request for request in state.taken_requests if request.decision is None)
-        return staged
+            self._authorizer.submit(request for request in state.taken_requests.values() if request.decision is None)
+        if staged is not None:
+            await self._relay.submit(staged)
 
-    async def _set_aside(self, batch: Batch, inbound: Inbound, rejected: Rejected) -> None:
-        """Publish the dead letter until the broker has it; only then may the message be acknowledged."""
-        letter = dead_letter(inbound, SESSION_COMMANDS, rejected, failed_by="session_worker", now=now_utc())
-        failures = 0
-        while batch.is_live:
-            [outcome] = await self._publisher.publish([letter], timeout_s=DEAD_LETTER_TIMEOUT_S)
-            if outcome is Outcome.CONFIRMED:
-                DEAD_LETTERED.labels(SESSION_COMMANDS, str(rejected.code)).inc()
-                log.warning("dead_lettered", message_id=inbound.message.message_id, code=str(rejected.code))
-                return
+    async def _set_aside(self, batch: Batch, rejects: Sequence[tuple[Inbound, Rejected]]) -> bool:
+        """Publish the dead letters until the broker has them all; only then may the batch be acknowledged."""
+        left, failures = list(rejects), 0
+        while True:
+            letters = [
+                dead_letter(inbound, SESSION_COMMANDS, rejected, failed_by="session_worker", now=now_utc())
+                for inbound, rejected in left
+            ]
+            outcomes = await self._publisher.publish(letters, timeout_s=DEAD_LETTER_TIMEOUT_S)
+            for (inbound, rejected), outcome in zip(left, outcomes, strict=True):
+                if outcome is Outcome.CONFIRMED:
+                    DEAD_LETTERED.labels(SESSION_COMMANDS, str(rejected.code)).inc()
+                    log.warning("dead_lettered", message_id=inbound.message.message_id, code=str(rejected.code))
+            left = [each for each, outcome in zip(left, outcomes, strict=True) if outcome is not Outcome.CONFIRMED]
+            if not left:
+                return True
+            if not self._keeps_trying(batch):
+                return False
             failures += 1
-            log.warning("dead_letter_waits", outcome=str(outcome), code=str(rejected.code))
+            log.warning("dead_letters_wait", letters=len(left), outcomes=sorted({str(each) for each in outcomes}))
             await asyncio.sleep(backoff_s(failures, random.random()))
 
 
@@ -159,19 +205,18 @@ def _sort(
     messages: Sequence[Inbound],
 ) -> tuple[list[tuple[Inbound, Received]], list[tuple[Inbound, Rejected]]]:
     """Return what can be understood, and what cannot with the reason."""
-    commands, rejects = [], []
+    commands: list[tuple[Inbound, Received]] = []
+    rejects: list[tuple[Inbound, Rejected]] = []
     now = now_utc()
     for inbound in messages:
         try:
             commands.append((inbound, receive(inbound, now)))
         except Rejected as rejected:
             rejects.append((inbound, rejected))
+        except Exception as error:  # a fault of ours; the message is set aside and its neighbours flow
+            log.exception("message_unreadable", message_id=inbound.message.message_id)
+            rejects.append((inbound, Rejected(RejectCode.UNPROCESSABLE, type(error).__name__)))
     return commands, rejects
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether the same transaction may succeed later, with no help from the message."""
-    return is_outage(error) or not_provisioned(error) is not None
 
 
 def _first_line(error: Exception) -> str:
@@ -180,6 +225,17 @@ def _first_line(error: Exception) -> str:
     return text.splitlines()[0][:300] if text else type(error).__name__
 
 
-def _count(state: State) -> None:
+def _tell(state: State) -> None:
+    """Count every outcome; say every refusal, for its caller may have no callback URL to hear of it."""
     for received, resolution in state.handled:
-        COMMANDS_HANDLED.labels(received.command.TYPE, str(resolution.outcome), resolution.reason or "").inc()
+        outcome, reason = str(resolution.outcome), resolution.reason or ""
+        COMMANDS_HANDLED.labels(received.command.TYPE, outcome, reason).inc()
+        say = log.info if resolution.reason is not None else log.debug
+        say(
+            "command_handled",
+            type=received.command.TYPE,
+            session_id=str(received.session_id),
+            message_id=str(received.message_id),
+            outcome=outcome,
+            reason=reason,
+        )

@@ -37,8 +37,7 @@ class Facts:
 
     now: datetime
     claim_is_held: bool = False
-    request_exists: bool = False
-    request_is_pending: bool = False
+    request: Request | None = None
     parked: tuple[Received, ...] = ()
     verdict: Verdict | None = ALLOWED
     authorization_timeout: timedelta = timedelta(0)
@@ -87,42 +86,59 @@ def decide(session: Session | None, received: Received, facts: Facts) -> Decided
 
 
 def refuse(
-    session: Session | None, received: Received, reason: Reason, now: datetime, cause: UUID | None = None
+    session: Session | None, received: Received, reason: Reason, facts: Facts, cause: UUID | None = None
 ) -> Decided:
-    """Say no: an event to whoever asked, the session unchanged but for its event count.
+    """Say no: an event to whoever asked, the session or request unchanged but for its event count.
 
     `cause` stands for the message where its own id already caused other events.
     """
     known = session if session is not None and received.may_act_on(session) else None
     counted = None if known is None else replace(known, sequence=known.sequence + 1)
-    own_url = getattr(received.command, "callback_url", None)
-    is_request = isinstance(received.command, RequestSession)
+    asked = facts.request if session is None and _is_own(facts.request, received) else None
+    recounted = None if asked is None else replace(asked, sequence=asked.sequence + 1)
+    subject = counted or recounted
     event = Event(
         event_id=event_id(cause or received.message_id, 0),
         type=EventType.COMMAND_REJECTED,
-        occurred_at=now,
+        occurred_at=facts.now,
         data={
             "sessionId": str(received.session_id),
             "command": received.command.TYPE,
             "messageId": str(received.message_id),
             "reason": str(reason),
             "session": None if known is None else session_json(known.row()),
-            "sequence": 1 if counted is None else counted.sequence,
+            "sequence": 1 if subject is None else subject.sequence,
         },
         session_id=received.session_id,
-        request_id=received.session_id if is_request else None if known is None else known.request_id,
-        callback_url=own_url or (None if known is None else known.callback_url),
-        client=received.client if known is None else known.client,
+        request_id=_request_id(received, known, asked),
+        callback_url=getattr(received.command, "callback_url", None) or _url_of(known, asked),
+        client=received.client if subject is None else subject.client,
         caused_by=received.message_id,
     )
-    return Decided(outcome=Outcome.REFUSED, session=counted, events=(event,), reason=reason)
+    return Decided(outcome=Outcome.REFUSED, session=counted, request=recounted, events=(event,), reason=reason)
+
+
+def _is_own(request: Request | None, received: Received) -> bool:
+    return request is not None and (received.privileged or request.client == received.client)
+
+
+def _request_id(received: Received, session: Session | None, request: Request | None) -> UUID | None:
+    if session is not None:
+        return session.request_id
+    return received.session_id if request is not None or isinstance(received.command, RequestSession) else None
+
+
+def _url_of(session: Session | None, request: Request | None) -> str | None:
+    if session is not None:
+        return session.callback_url
+    return None if request is None else request.command.callback_url
 
 
 def _start(session: Session | None, received: Received, facts: Facts) -> Decided:
     command = received.command
     assert isinstance(command, StartSession)
     if session is not None:
-        return refuse(session, received, Reason.SESSION_EXISTS, facts.now)
+        return refuse(session, received, Reason.SESSION_EXISTS, facts)
     born = Session(
         id=received.session_id,
         charger_id=command.charger_id,
@@ -142,7 +158,7 @@ def _start(session: Session | None, received: Received, facts: Facts) -> Decided
     )
     if facts.claim_is_held:
         busy = replace(born, phase=Phase.CANCELLED, reason=str(Reason.CHARGER_BUSY), started_at=None)
-        return _unpark(refuse(busy, received, Reason.CHARGER_BUSY, facts.now), facts)
+        return _unpark(refuse(busy, received, Reason.CHARGER_BUSY, facts), facts)
     if any(_ends(parked, born) for parked in facts.parked):
         return _unpark(_emit(born, (), received.message_id, facts.now), facts)
     return _unpark(_emit(born, (EventType.SESSION_STARTED,), received.message_id, facts.now), facts)
@@ -152,8 +168,8 @@ def _request(session: Session | None, received: Received, facts: Facts) -> Decid
     """Take a request; it is decided at once where the verdict is known, else it waits for it until its deadline."""
     command = received.command
     assert isinstance(command, RequestSession)
-    if session is not None or facts.request_exists:
-        return refuse(session, received, Reason.SESSION_EXISTS, facts.now)
+    if session is not None or facts.request is not None:
+        return refuse(session, received, Reason.SESSION_EXISTS, facts)
     pending = Request(
         id=received.session_id,
         command=command,
@@ -179,6 +195,7 @@ def conclude(pending: Request, verdict: Verdict, facts: Facts) -> Decided:
         reason=None if verdict.reason is None else str(verdict.reason),
         session_id=pending.id if is_allowed else None,
         decided_at=facts.now,
+        sequence=1,
     )
     outcome = Outcome.APPLIED if is_allowed else Outcome.REFUSED
     session = _session_of_request(decided, facts) if is_allowed else None
@@ -216,7 +233,7 @@ def _stop(session: Session | None, received: Received, facts: Facts) -> Decided:
     if session is None or not received.may_act_on(session):
         return _park_or_refuse(session, received, facts)
     if session.has_ended:
-        return refuse(session, received, Reason.ALREADY_ENDED, facts.now)
+        return refuse(session, received, Reason.ALREADY_ENDED, facts)
     ended = _end(session, command.ended_at or received.accepted_at, command.energy_kwh, facts.now)
     final_cost = ended.final_cost if command.final_cost is None else command.final_cost.quantize(_CENT)
     stopped = replace(ended, reason=command.reason, final_cost=final_cost)
@@ -264,7 +281,7 @@ def _meter(session: Session | None, received: Received, facts: Facts) -> Decided
     if session is None or not received.may_act_on(session):
         return _park_or_refuse(session, received, facts)
     if session.phase is Phase.CANCELLED:
-        return refuse(session, received, Reason.ALREADY_ENDED, facts.now)
+        return refuse(session, received, Reason.ALREADY_ENDED, facts)
     sample = Sample(command.measured_at or received.accepted_at, command.meter_wh, command.measured_at is not None)
     meter = advance(session.meter, sample) if comes_after(session.meter, sample) else fold((*facts.samples, sample))
     if session.phase is Phase.COMPLETED:
@@ -304,26 +321,28 @@ def _cancel(session: Session | None, received: Received, facts: Facts) -> Decide
     if session is None or not received.may_act_on(session):
         return _park_or_refuse(session, received, facts)
     if session.has_ended:
-        return refuse(session, received, Reason.ALREADY_ENDED, facts.now)
+        return refuse(session, received, Reason.ALREADY_ENDED, facts)
     cancelled = _cancelled(session, command.reason, received, facts.now)
     return _emit(cancelled, (EventType.SESSION_CANCELLED,), received.message_id, facts.now)
 
 
 def _park_or_refuse(session: Session | None, received: Received, facts: Facts) -> Decided:
     """A command may overtake its start; another client's session is as unknown as none, but nothing comes later."""
-    may_still_come = session is None and (facts.request_is_pending or not facts.request_exists)
+    may_still_come = session is None and (facts.request is None or facts.request.decision is None)
     if may_still_come and facts.now - received.accepted_at < PARK_FOR:
         return Decided(outcome=Outcome.PARKED)
-    return refuse(None, received, Reason.UNKNOWN_SESSION, facts.now)
+    return refuse(None, received, Reason.UNKNOWN_SESSION, facts)
 
 
 def _unpark(decided: Decided, facts: Facts) -> Decided:
     """Apply the commands that waited for this session, in the order in which they came."""
     for parked in facts.parked:
-        result = _apply_parked(decided.session, parked, replace(facts, parked=(), samples=decided.samples))
+        known = replace(facts, parked=(), samples=decided.samples, request=decided.request)
+        result = _apply_parked(decided.session, parked, known)
         decided = replace(
             decided,
             session=result.session or decided.session,
+            request=result.request or decided.request,
             events=decided.events + result.events,
             samples=decided.samples + result.samples,
             unparked=(*decided.unparked, Resolution(parked.message_id, result.outcome, result.reason)),
@@ -332,13 +351,12 @@ def _unpark(decided: Decided, facts: Facts) -> Decided:
 
 
 def _apply_parked(session: Session | None, parked: Received, facts: Facts) -> Decided:
-    now = facts.now
     if session is None:
-        return refuse(None, parked, Reason.UNKNOWN_SESSION, now)
+        return refuse(None, parked, Reason.UNKNOWN_SESSION, facts)
     if not _ends(parked, session) or session.has_ended:
-        return decide(session, parked, replace(facts, request_exists=True, request_is_pending=False))
-    cancelled = _cancelled(session, str(Reason.STOPPED_BEFORE_START), parked, now)
-    return _emit(cancelled, (EventType.SESSION_CANCELLED,), parked.message_id, now)
+        return decide(session, parked, facts)
+    cancelled = _cancelled(session, str(Reason.STOPPED_BEFORE_START), parked, facts.now)
+    return _emit(cancelled, (EventType.SESSION_CANCELLED,), parked.message_id, facts.now)
 
 
 def _ends(parked: Received, session: Session) -> bool:
@@ -374,7 +392,7 @@ def _request_event(request: Request, now: datetime) -> Event:
         event_id=event_id(request.message_id, 0),
         type=EventType.REQUEST_DECIDED,
         occurred_at=now,
-        data=request_json(request.row()) | {"sequence": 1},
+        data=request_json(request.row()) | {"sequence": request.sequence},
         session_id=request.session_id,
         request_id=request.id,
         callback_url=request.command.callback_url,

@@ -99,6 +99,6 @@ def _caller(inbound: Inbound) -> tuple[str | None, bool]:
 
 def _accepted_at(timestamp: datetime | None, now: datetime) -> datetime:
     """Return when the gateway or partner took the command: what waited in the queue did not start later for it."""
-    if timestamp is None or now - timestamp > _OLDEST_BELIEVED:
+    if timestamp is None or timestamp >= now or now - timestamp > _OLDEST_BELIEVED:
         return now
     return min(now, timestamp + _TIMESTAMP_STEP)

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from session_worker import store
 from session_worker.apply import Policy, Staged, State, carry, charger_of, facts_for, write
 from session_worker.authorize import TIMED_OUT, Verdict
-from session_worker.decide import STALE_AFTER, Resolution, conclude, expire, refuse
+from session_worker.decide import STALE_AFTER, Facts, Resolution, conclude, expire, refuse
 from session_worker.directory import read_directory
 from session_worker.session import Claim, Reason, Request, request_claim
 
@@ -27,7 +27,7 @@ async def refuse_expired(engine: AsyncEngine, *, now: datetime, most: int) -> tu
         await store.lock(tx, (store.lock_key(str(session_id)) for session_id in expired.values()))
         state = State(now=now, policy=Policy())
         for received in await store.take_parked(tx, expired):
-            refused = refuse(None, received, Reason.UNKNOWN_SESSION, now)
+            refused = refuse(None, received, Reason.UNKNOWN_SESSION, Facts(now=now))
             state.events += refused.events
             state.unparked.append(Resolution(received.message_id, refused.outcome, refused.reason))
         return len(state.unparked), await write(tx, state)

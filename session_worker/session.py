@@ -198,6 +198,7 @@ class Request:
     reason: str | None = None
     session_id: UUID | None = None
     decided_at: datetime | None = None
+    sequence: int = 0
 
     def row(self) -> dict[str, Any]:
         """Return the columns by name."""
@@ -207,7 +208,7 @@ class Request:
             "connectorId": command.connector_id, "callbackUrl": command.callback_url, "metadata": command.metadata,
             "client": self.client, "decision": self.decision, "reason": self.reason, "messageId": self.message_id,
             "sessionId": self.session_id, "decidedAt": self.decided_at, "createdAt": self.created_at,
-            "deadlineAt": self.deadline_at,
+            "deadlineAt": self.deadline_at, "sequence": self.sequence,
         }  # fmt: skip
 
 
@@ -232,4 +233,5 @@ def request_of(row: Mapping[Any, Any]) -> Request:
         reason=row["reason"],
         session_id=row["sessionId"],
         decided_at=row["decidedAt"],
+        sequence=row["sequence"],
     )

@@ -27,12 +27,11 @@ from session_worker.tables import (
 from shared.commands import canonical_body, parse_command
 from shared.database import insert_rows
 from shared.meter import Sample
-from shared.resources import Decision
 
 _LOCK = text("SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key")
 _SEEN = text('SELECT "messageId", "bodyHash" FROM inbox WHERE "messageId" = ANY(CAST(:ids AS uuid[]))')
 _SESSIONS = text("SELECT * FROM charging_sessions WHERE id = ANY(CAST(:ids AS uuid[]))")
-_REQUESTS = text("SELECT id, decision FROM charging_session_requests WHERE id = ANY(CAST(:ids AS uuid[]))")
+_REQUESTS = text("SELECT * FROM charging_session_requests WHERE id = ANY(CAST(:ids AS uuid[]))")
 _PENDING = text("""
     SELECT * FROM charging_session_requests WHERE id = ANY(CAST(:ids AS uuid[])) AND decision IS NULL""")
 _OVERDUE = text("""
@@ -78,9 +77,14 @@ _UPSERT_SESSION = "ON CONFLICT (id) DO UPDATE SET " + ", ".join(
     if column.name not in ("id", "createdAt")
 )
 
-_DECIDE_REQUEST = """ON CONFLICT (id) DO UPDATE SET decision = excluded.decision, reason = excluded.reason,
-    "sessionId" = excluded."sessionId", "decidedAt" = excluded."decidedAt"
-    WHERE charging_session_requests.decision IS NULL"""
+# The decision and its time are written once, whoever comes second; only the count of events goes on.
+_DECIDE_REQUEST = """ON CONFLICT (id) DO UPDATE SET
+    decision = coalesce(charging_session_requests.decision, excluded.decision),
+    reason = CASE WHEN charging_session_requests.decision IS NULL THEN excluded.reason
+        ELSE charging_session_requests.reason END,
+    "sessionId" = coalesce(charging_session_requests."sessionId", excluded."sessionId"),
+    "decidedAt" = coalesce(charging_session_requests."decidedAt", excluded."decidedAt"),
+    sequence = excluded.sequence"""
 
 
 def lock_key(*parts: str) -> int:
@@ -105,12 +109,12 @@ async def find_sessions(tx: AsyncConnection, ids: Collection[UUID]) -> dict[UUID
     return {row["id"]: session_of(row) for row in rows.mappings()}
 
 
-async def find_requests(tx: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, Decision | None]:
-    """Return the decisions of those of these ids that are requests; None is pending."""
+async def find_requests(tx: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, Request]:
+    """Return those of these ids that are requests."""
     if not ids:
         return {}
     rows = await tx.execute(_REQUESTS, {"ids": list(ids)})
-    return {row.id: None if row.decision is None else Decision(row.decision) for row in rows}
+    return {row["id"]: request_of(row) for row in rows.mappings()}
 
 
 async def find_pending(tx: AsyncConnection, ids: Collection[UUID]) -> list[Request]:
@@ -176,7 +180,7 @@ async def save_sessions(tx: AsyncConnection, changed: Iterable[Session]) -> None
 
 
 async def save_requests(tx: AsyncConnection, taken: Sequence[Request]) -> None:
-    """Write requests, new or decided; a decision is written once, whoever comes second changes nothing."""
+    """Write requests, new or changed; a decision is written once."""
     if taken:
         await insert_rows(tx, requests, [request.row() for request in taken], _DECIDE_REQUEST)
 

@@ -64,7 +64,7 @@ class Sweeper:
         return moved
 
     async def clear_done(self) -> int:
-        """Delete the outbox rows that no batch came along to delete."""
+        """Delete the outbox rows that no batch came along to delete. Left over, they are published once more."""
         done = self._relay.take_done()
         if not done:
             return 0
@@ -77,14 +77,17 @@ class Sweeper:
         return len(done)
 
     async def _publish_left_behind(self) -> int:
-        if self._publisher.fault() is not None:
+        if not self._publisher.is_connected:
             return 0
         now = now_utc()
         async with self._engine.begin() as tx:
             rows = await store.claim_outbox(
                 tx, now=now, older_than=now - LEFT_BEHIND_AFTER, until=now + CLAIM_FOR, most=ROWS_PER_SWEEP
             )
-        done = [outbox_id for outbox_id, events in rows if await publish_entries(self._publisher, orjson.loads(events))]
+        confirmed = await asyncio.gather(
+            *(publish_entries(self._publisher, orjson.loads(events)) for _, events in rows)
+        )
+        done = [outbox_id for (outbox_id, _), is_done in zip(rows, confirmed, strict=True) if is_done]
         self._relay.give_back(done)
         if rows:
             log.info("events_swept", rows=len(rows), published=len(done))

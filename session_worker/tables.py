@@ -52,6 +52,7 @@ requests = Table(
     Column("createdAt", _TIME),
     Column("messageId", Uuid),
     Column("deadlineAt", _TIME),
+    Column("sequence", Integer),
 )
 
 inbox = Table(

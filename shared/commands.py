@@ -3,6 +3,7 @@
 Field names are camelCase on the wire. Unknown keys are ignored. Parsing is strict: a number is no string.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -10,7 +11,17 @@ from hashlib import sha256
 from typing import Annotated, Any, ClassVar, Final, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+import orjson
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from shared.errors import RejectCode, Rejected
@@ -29,12 +40,22 @@ from shared.fields import (
 )
 from shared.messages import MAX_BODY_BYTES
 
+# What a meter or a person can mean; the ends of the calendar are infinity to the database driver.
+_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
+_LATEST = datetime(2100, 1, 1, tzinfo=UTC)
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _rfc_3339(value: object) -> object:
+    if isinstance(value, str) and not _RFC_3339.fullmatch(value):
+        raise ValueError("must be a time as in 2026-05-04T12:00:00Z")
+    return value
+
 
 def _in_utc(value: datetime) -> datetime:
-    try:
-        return value.astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError("must lie between the years 1 and 9999 in UTC") from error
+    if not _EARLIEST <= value < _LATEST:
+        raise ValueError("must lie between the years 2000 and 2099")
+    return value.astimezone(UTC)
 
 
 # Headers of a command from the gateway: whom it serves, and whether that caller may act on every session.
@@ -43,7 +64,7 @@ PRIVILEGED = "privileged"
 
 # UUIDs and times are strings in JSON; strict mode takes them from JSON text, but not a number for either.
 JsonUuid = Annotated[UUID, Field(strict=False)]
-UtcTime = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+UtcTime = Annotated[AwareDatetime, BeforeValidator(_rfc_3339), AfterValidator(_in_utc)]
 
 
 class Command(BaseModel):
@@ -244,5 +265,6 @@ def canonical_body(command: AnyCommand) -> bytes:
 
 
 def body_hash(command: AnyCommand) -> bytes:
-    """Return what tells whether a message id comes again with the same meaning."""
-    return sha256(command.TYPE.encode() + canonical_body(command)).digest()
+    """Return what tells whether a message id comes again with the same meaning; the order of keys has none."""
+    content = command.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return sha256(command.TYPE.encode() + orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).digest()

@@ -5,9 +5,10 @@ from functools import cache
 from typing import Any
 
 import orjson
-from sqlalchemy import Column, Table, TextClause, text
+from sqlalchemy import URL, Column, Table, TextClause, make_url, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import JSON, String
 
@@ -27,15 +28,24 @@ _NOT_PROVISIONED = {_SQLSTATE_UNDEFINED_TABLE, _SQLSTATE_UNDEFINED_COLUMN, _SQLS
 _DATA_FAULT_CLASSES = ("22", "23")
 
 
-def driver_url(url: str) -> str:
-    """Return the SQLAlchemy URL of a plain `postgresql://` one."""
-    return "postgresql+asyncpg://" + url.split("://", 1)[1]
+def driver_url(url: str) -> URL:
+    """Return the SQLAlchemy URL of a plain `postgresql://` one; libpq's `sslmode` is asyncpg's `ssl`.
+
+    Raises ValueError for any other parameter: the driver would fail at every connect.
+    """
+    parsed = make_url(url).set(drivername="postgresql+asyncpg")
+    if unknown := set(parsed.query) - {"sslmode"}:
+        raise ValueError(f"parameter {', '.join(sorted(unknown))} is not known; only sslmode is")
+    mode = parsed.query.get("sslmode")
+    return parsed.set(query={} if mode is None else {"ssl": mode})
 
 
 def create_engine(url: str, *, name: str, pool_size: int) -> AsyncEngine:
     """Return an engine whose connections show as `name` in pg_stat_activity. It connects on first use."""
     return create_async_engine(
         driver_url(url),
+        # Statements carry driver ids and callback URLs; logs shall not.
+        hide_parameters=True,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_S,
@@ -60,6 +70,16 @@ async def ping(engine: AsyncEngine) -> None:
         await connection.execute(text("SELECT 1"))
 
 
+async def readiness_fault(engine: AsyncEngine, table: str) -> str | None:
+    """Return why this table cannot be read for want of provisioning, or None; raises while the database is away."""
+    try:
+        async with engine.connect() as connection:
+            await connection.execute(text(f"SELECT FROM {table} LIMIT 1"))
+    except ProgrammingError as error:
+        return str(not_provisioned(error) or type(error).__name__).splitlines()[0]
+    return None
+
+
 async def insert_rows(tx: AsyncConnection, table: Table, rows: Sequence[Mapping[str, Any]], suffix: str = "") -> Any:
     """Insert all rows with one `unnest` statement; `suffix` is what follows it (ON CONFLICT …, RETURNING …).
 
@@ -71,9 +91,8 @@ async def insert_rows(tx: AsyncConnection, table: Table, rows: Sequence[Mapping[
 @cache
 def _insert_statement(table: Table, suffix: str) -> TextClause:
     names = ", ".join(f'"{column.name}"' for column in table.columns)
-    arrays = ", ".join(f'CAST(:"{column.name}" AS {_array_type(column)})' for column in table.columns)
+    arrays = ", ".join(f"CAST(:{column.name} AS {_array_type(column)})" for column in table.columns)
     picked = ", ".join(_picked(column) for column in table.columns)
-    arrays = arrays.replace(':"', ":").replace('" AS', " AS")
     # Names come from the table's definition, values are parameters.
     return text(f"INSERT INTO {table.name} ({names}) SELECT {picked} FROM unnest({arrays}) AS new ({names}) {suffix}")  # noqa: S608
 
@@ -116,7 +135,7 @@ def is_data_fault(error: BaseException) -> bool:
 
 def is_outage(error: BaseException) -> bool:
     """Whether the database did not answer or broke off: the same transaction may succeed later."""
-    return isinstance(error, OSError | TimeoutError | OperationalError | InterfaceError) or (
+    return isinstance(error, OSError | TimeoutError | PoolTimeout | OperationalError | InterfaceError) or (
         isinstance(error, DBAPIError) and not isinstance(error, ProgrammingError) and not is_data_fault(error)
     )
 

@@ -3,8 +3,7 @@
 VoltlineError
 ├── Rejected             nobody can understand it: it goes unchanged to the dead-letter queue
 ├── NotProvisioned       an exchange, queue, table or right is missing: the process waits and names the command
-├── Unavailable          the broker or database does not answer now: keep the message and retry
-└── SettingsError        the process does not start: exit 2 with every fault
+└── Unavailable          the broker or database does not answer now: keep the message and retry
 """
 
 from enum import StrEnum
@@ -44,11 +43,3 @@ class NotProvisioned(VoltlineError):
 
 class Unavailable(VoltlineError):
     """The other side does not answer now; the same call may succeed later."""
-
-
-class SettingsError(VoltlineError):
-    """Settings that no process can start with; one line per fault."""
-
-    def __init__(self, faults: list[str]) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = faults

@@ -3,9 +3,10 @@
 import json
 import re
 import unicodedata
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Annotated, Any
 
+import orjson
 from pydantic import AfterValidator, BeforeValidator, Field
 from yarl import URL
 
@@ -25,6 +26,7 @@ _CALLBACK_SCHEMES = ("http", "https")
 # yarl takes an empty user name for none.
 _USERINFO = re.compile(r"[^/?#]*//[^/?#]*@")
 # An odd number of backslashes before u0000: an even one spells backslashes, which are harmless.
+_DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
@@ -41,11 +43,23 @@ def _check_identifier(value: str) -> str:
     return value
 
 
+def _fits_64_bits(value: Any) -> bool:
+    """jsonb gives 1e20 back as an integer, which no 64-bit reader takes."""
+    if isinstance(value, dict):
+        return all(_fits_64_bits(inner) for inner in value.values())
+    if isinstance(value, list):
+        return all(_fits_64_bits(inner) for inner in value)
+    return not isinstance(value, int | float) or -(2**63) <= value < 2**63
+
+
 def _check_metadata(value: dict[str, Any]) -> dict[str, Any]:
     try:
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
-    except ValueError as error:
-        raise ValueError("must hold only finite numbers and valid Unicode") from error
+        json.dumps(value, allow_nan=False)  # orjson would make null of NaN and infinity
+        text = orjson.dumps(value)  # the encoder that stores it and sends it on
+    except (TypeError, ValueError) as error:
+        raise ValueError("must hold only finite numbers, integers of 64 bits and valid Unicode") from error
+    if not _fits_64_bits(value):
+        raise ValueError("must hold only numbers of a magnitude below 2^63")
     if len(text) > MAX_METADATA_BYTES:
         raise ValueError(f"must not be larger than {MAX_METADATA_BYTES} bytes of JSON")
     if _ESCAPED_NUL.search(text):
@@ -72,9 +86,9 @@ def _check_callback_url(value: str) -> str:
     return value
 
 
-def _refuse_bool(value: object) -> object:
-    """JSON true is no number, though Python's bool is an int."""
-    if isinstance(value, bool):
+def _take_number(value: object) -> object:
+    """JSON true is no number, though Python's bool is an int; and Python reads more strings as numbers than people."""
+    if isinstance(value, bool) or (isinstance(value, str) and not _DECIMAL.fullmatch(value)):
         raise ValueError("must be a number or a decimal string")
     return value
 
@@ -85,9 +99,18 @@ def _check_currency(value: str) -> str:
     return value
 
 
-def _plain_zero(value: Decimal) -> Decimal:
-    """Zero may come with any exponent: 0E+99999999 is a hundred million characters once written out."""
-    return value or Decimal(0)
+def _at_most(places: int) -> AfterValidator:
+    """Round half up to so many places (a float sum has seventeen) and write it plainly: equal values look equal.
+
+    Zero may come with any exponent: 0E+99999999 would be a hundred million characters.
+    """
+    unit = Decimal(1).scaleb(-places)
+
+    def plain(value: Decimal) -> Decimal:
+        rounded = value.quantize(unit, rounding=ROUND_HALF_UP) if value else Decimal(0)
+        return Decimal(format(rounded.normalize(), "f"))
+
+    return AfterValidator(plain)
 
 
 Identifier = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_check_identifier)]
@@ -98,31 +121,31 @@ Metadata = Annotated[dict[str, Any], AfterValidator(_check_metadata)]
 Cost = Annotated[
     Decimal,
     Field(strict=False, ge=0, le=MAX_COST, decimal_places=2),
-    BeforeValidator(_refuse_bool),
-    AfterValidator(_plain_zero),
+    BeforeValidator(_take_number),
+    _at_most(2),
 ]
 MeterWh = Annotated[
     Decimal,
-    Field(strict=False, ge=0, le=MAX_METER_WH, decimal_places=3),
-    BeforeValidator(_refuse_bool),
-    AfterValidator(_plain_zero),
+    Field(strict=False, ge=0, le=MAX_METER_WH),
+    BeforeValidator(_take_number),
+    _at_most(3),
 ]
 UnitPrice = Annotated[
     Decimal,
-    Field(strict=False, ge=0, le=MAX_UNIT_PRICE, decimal_places=6),
-    BeforeValidator(_refuse_bool),
-    AfterValidator(_plain_zero),
+    Field(strict=False, ge=0, le=MAX_UNIT_PRICE),
+    BeforeValidator(_take_number),
+    _at_most(6),
 ]
 TaxPercent = Annotated[
     Decimal,
-    Field(strict=False, ge=0, le=100, decimal_places=4),
-    BeforeValidator(_refuse_bool),
-    AfterValidator(_plain_zero),
+    Field(strict=False, ge=0, le=100),
+    BeforeValidator(_take_number),
+    _at_most(4),
 ]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$"), AfterValidator(_check_currency)]
 EnergyKwh = Annotated[
     Decimal,
-    Field(strict=False, ge=0, le=MAX_ENERGY_KWH, decimal_places=6),
-    BeforeValidator(_refuse_bool),
-    AfterValidator(_plain_zero),
+    Field(strict=False, ge=0, le=MAX_ENERGY_KWH),
+    BeforeValidator(_take_number),
+    _at_most(6),
 ]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-# What is larger is no command of ours. It bounds the memory of `prefetch` messages, too.
+# What is larger is no command of ours. The broker's max_message_size bounds what a consumer may be handed.
 MAX_BODY_BYTES = 64 * 1024
 
 

@@ -20,6 +20,8 @@ log = get_logger(__name__)
 # SIGTERM drains within this; orchestrators send SIGKILL after 30 s by default.
 DRAIN_S = 25.0
 EXIT_DRAIN_TOO_LONG = 1
+# A database that hangs does not even take a cancellation.
+CLOSE_S = 3.0
 
 Serve = Callable[[asyncio.Event], Awaitable[None]]
 
@@ -42,7 +44,16 @@ async def _serve_until_drained(serve: Serve, name: str) -> None:
         loop.add_signal_handler(number, _begin_drain, drain, number, name)
     log.info("process_started", process=name, pid=os.getpid())
     await serve(drain)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # The loop's end would give them back their default, which kills: what is done cannot be interrupted.
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
     log.info("process_drained", process=name)
+
+
+def settled() -> None:
+    """Say that nothing is in hand any more: closing what hangs may take this long, then the process leaves with 0."""
+    asyncio.get_running_loop().call_later(CLOSE_S, os._exit, 0)
 
 
 def _begin_drain(drain: asyncio.Event, number: int, name: str) -> None:

@@ -7,10 +7,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from yarl import URL
 
+from shared.database import driver_url
+
 # The exit status of a start with bad settings, as of a bad command line.
 EXIT_BAD_SETTINGS = 2
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def _check_parameters(secret: SecretStr) -> SecretStr:
+    driver_url(secret.get_secret_value())
+    return secret
 
 
 def _url_of(*schemes: str) -> AfterValidator:
@@ -26,7 +33,7 @@ def _url_of(*schemes: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-DatabaseUrl = Annotated[SecretStr, _url_of("postgresql", "postgres")]
+DatabaseUrl = Annotated[SecretStr, _url_of("postgresql", "postgres"), AfterValidator(_check_parameters)]
 AmqpUrl = Annotated[SecretStr, _url_of("amqp", "amqps")]
 HttpUrl = Annotated[SecretStr, _url_of("http", "https")]
 

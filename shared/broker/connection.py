@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 import aio_pika
+from aio_pika.abc import AbstractConnection
 from aio_pika.exceptions import AMQPError
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, ConnectionNotAllowed
@@ -43,9 +44,13 @@ async def open_channel(url: str, *, name: str, confirms: bool) -> AsyncIterator[
             underlay = await channel.get_underlay_channel()
         yield underlay
     finally:
-        with suppress(Exception, asyncio.CancelledError):
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await connection.close()
+        # In a task of its own: a close that hangs, or that raises aiormq's own CancelledError, stays outside.
+        await asyncio.wait([asyncio.create_task(_close(connection))], timeout=CLOSE_TIMEOUT_S)
+
+
+async def _close(connection: AbstractConnection) -> None:
+    with suppress(Exception):
+        await connection.close()
 
 
 async def supervise(serve: Callable[[], Awaitable[None]], *, what: str) -> None:
@@ -73,7 +78,7 @@ async def _reason_of_end(serve: Callable[[], Awaitable[None]]) -> str:
         return "connection stuck"
     except (ChannelNotFoundEntity, ChannelAccessRefused, ConnectionNotAllowed) as error:
         return str(NotProvisioned(str(error)))
-    except (AMQPError, NotProvisioned, OSError, TimeoutError) as error:
+    except (AMQPError, NotProvisioned, OSError, TimeoutError, RuntimeError) as error:
         return str(error) or type(error).__name__
     except Exception:  # the edge of a loop that must never end: say it in full, then connect anew
         log.exception("broker_connection_failed")

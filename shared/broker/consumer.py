@@ -74,6 +74,11 @@ class Consumer:
         count = min(most, len(self._buffer))
         return Batch(tuple(self._buffer.popleft() for _ in range(count)), self._channel)
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether `stop` was called: what fails now is for others to retry."""
+        return self._stopped
+
     async def stop(self) -> None:
         """Take no more: cancel the consumer and forget what is buffered; the broker hands it to others."""
         self._stopped = True

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
-from shared.broker.properties import encodable
+from shared.broker.properties import encodable, printable
 from shared.errors import Rejected
 from shared.messages import Inbound, Message, Outgoing
 from shared.resources import rfc3339
@@ -13,6 +13,8 @@ from shared.topology import DEAD
 # The broker reads these wherever they come from: CC and BCC route copies, x-… headers steer dead-lettering.
 _BROKER_READS: Final = ("cc", "bcc")
 _BROKER_PREFIX: Final = "x-"
+# Ours; a sender's own headers of these names are kept beside them.
+_REASON: Final = ("error", "error-detail", "failed-at", "failed-by")
 _MAX_DETAIL_CHARS: Final = 1000
 
 
@@ -28,7 +30,7 @@ def dead_letter(inbound: Inbound, queue: str, rejected: Rejected, *, failed_by: 
         "failed-at": rfc3339(now),
         "failed-by": failed_by,
         "original-exchange": inbound.exchange,
-        "original-routing-key": inbound.routing_key,
+        "original-routing-key": printable(inbound.routing_key),
     }
     letter = Message(
         body=message.body,
@@ -49,7 +51,8 @@ def _harmless(headers: Mapping[str, object]) -> dict[str, object]:
 
 def _renamed(name: str) -> str:
     lower = name.lower()
-    return f"original-{name}" if lower in _BROKER_READS or lower.startswith(_BROKER_PREFIX) else name
+    is_taken = lower in _BROKER_READS or lower in _REASON or lower.startswith(_BROKER_PREFIX)
+    return f"original-{name}" if is_taken else name
 
 
 def _set_aside(inbound: Inbound) -> dict[str, object]:

@@ -20,11 +20,15 @@ from shared.messages import Inbound, Message
 _PERSISTENT: Final = 2
 # class id, weight and body size come before the property flags (AMQP 0-9-1, 4.2.6.1).
 _FIXED_HEADER: Final = struct.Struct(">HHQ")
+_TAG_AND_BITS: Final = struct.Struct(">QB")
+_REPLY_CODE: Final = struct.Struct(">H")
 _OTHER: Final = ("app_id", "content_encoding", "priority", "reply_to")
 # A content header must fit one frame of 128 KiB; headers above this are left out of a dead letter.
 _MAX_HEADERS_BYTES: Final = 64 * 1024
 
 _strict_unmarshal = ContentHeader.unmarshal
+_strict_deliver = Basic.Deliver.unmarshal
+_strict_return = Basic.Return.unmarshal
 
 
 class Unreadable(Basic.Properties):
@@ -50,8 +54,42 @@ class _EmptyId(str):
 
 
 def install_tolerant_decoder() -> None:
-    """Make pamqp's content header decoder total. Idempotent; called before the first connection."""
+    """Make pamqp's decoders of what partners can shape total. Idempotent; called before the first connection."""
     ContentHeader.unmarshal = _tolerant_unmarshal  # type: ignore[method-assign, assignment]
+    Basic.Deliver.unmarshal = _tolerant_deliver  # type: ignore[method-assign, assignment]
+    Basic.Return.unmarshal = _tolerant_return  # type: ignore[method-assign, assignment]
+
+
+def _tolerant_deliver(frame: Basic.Deliver, data: bytes) -> None:
+    """A routing key may be any bytes; what is not UTF-8 is kept as surrogates (PEP 383)."""
+    try:
+        _strict_deliver(frame, data)
+    except ValueError:
+        frame.consumer_tag, rest = _short_text(data)
+        frame.delivery_tag, bits = _TAG_AND_BITS.unpack(rest[: _TAG_AND_BITS.size])
+        frame.redelivered = bool(bits & 1)
+        frame.exchange, rest = _short_text(rest[_TAG_AND_BITS.size :])
+        frame.routing_key, _ = _short_text(rest)
+
+
+def _tolerant_return(frame: Basic.Return, data: bytes) -> None:
+    try:
+        _strict_return(frame, data)
+    except ValueError:
+        (frame.reply_code,) = _REPLY_CODE.unpack(data[: _REPLY_CODE.size])
+        frame.reply_text, rest = _short_text(data[_REPLY_CODE.size :])
+        frame.exchange, rest = _short_text(rest)
+        frame.routing_key, _ = _short_text(rest)
+
+
+def _short_text(data: bytes) -> tuple[str, bytes]:
+    end = 1 + data[0]
+    return data[1:end].decode("utf-8", "surrogateescape"), data[end:]
+
+
+def printable(text: str) -> str:
+    """Return text that any encoder takes: bytes that were not UTF-8 as `\\xff`."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _tolerant_unmarshal(header: ContentHeader, data: bytes) -> None:

@@ -48,6 +48,7 @@ class Publisher:
         self._channel: AbstractChannel | None = None
         self._blocked = False
         self._missing: NotProvisioned | None = None
+        self._in_flight_ids: dict[str, asyncio.Future[None]] = {}
         self.in_flight = 0
 
     async def run(self) -> None:
@@ -56,9 +57,16 @@ class Publisher:
 
     def fault(self) -> str | None:
         """Return why nothing can be published now, or None."""
+        if self._missing is not None:
+            return str(self._missing)
         if self._channel is None:
-            return str(self._missing) if self._missing else "not connected to the broker"
+            return "not connected to the broker"
         return "blocked by the broker (memory or disk alarm)" if self._blocked else None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a publish would be sent."""
+        return self._channel is not None and not self._blocked
 
     async def publish(self, batch: Sequence[Outgoing], *, timeout_s: float) -> list[Outcome]:
         """Publish all, pipelined, and return one outcome each, in order, within `timeout_s`. Never raises."""
@@ -66,7 +74,7 @@ class Publisher:
         if channel is None or self._blocked:
             return [Outcome.NOT_SENT] * len(batch)
         # Tasks of our own: a stuck peer makes aiormq raise CancelledError, which must not look like our caller's.
-        tasks = [asyncio.create_task(_publish(channel, outgoing)) for outgoing in batch]
+        tasks = [asyncio.create_task(self._publish(channel, outgoing)) for outgoing in batch]
         self.in_flight += len(tasks)
         try:
             await asyncio.wait(tasks, timeout=timeout_s)
@@ -75,6 +83,23 @@ class Publisher:
             self.in_flight -= len(tasks)
             for task in tasks:
                 task.cancel()
+
+    async def _publish(self, channel: AbstractChannel, outgoing: Outgoing) -> Outcome:
+        """Publish one; of two with one id the second waits, for aiormq tells by the id which one was returned."""
+        key = outgoing.message.message_id or ""
+        while (earlier := self._in_flight_ids.get(key)) is not None:
+            await asyncio.wait([earlier])
+        done = self._in_flight_ids[key] = asyncio.get_running_loop().create_future()
+        try:
+            outcome = await _publish(channel, outgoing)
+            self._missing = None if outcome is Outcome.CONFIRMED else self._missing
+            return outcome
+        except ChannelNotFoundEntity:
+            self._missing = NotProvisioned(f"exchange {outgoing.exchange} is missing")
+            return Outcome.UNKNOWN
+        finally:
+            del self._in_flight_ids[key]
+            done.set_result(None)
 
     async def _serve(self) -> None:
         async with open_channel(self._url, name=self._name, confirms=True) as channel:
@@ -130,6 +155,8 @@ async def _publish(channel: AbstractChannel, outgoing: Outgoing) -> Outcome:
         return Outcome.UNROUTABLE
     except DeliveryError:
         return Outcome.REFUSED
+    except ChannelNotFoundEntity:
+        raise
     except Exception as error:  # whatever broke, the broker may have stored the message
         log.warning("publish_unknown", exchange=outgoing.exchange, reason=str(error) or type(error).__name__)
         return Outcome.UNKNOWN

@@ -93,9 +93,7 @@ def test_a_verdict_decides_the_request_and_what_waited_for_it() -> None:
     pending = decide(None, request(request_id), Facts(now=NOW, verdict=None)).request
     assert pending is not None
     overtaker = cancel(request_id)
-    assert (
-        decide(None, overtaker, Facts(now=NOW, request_exists=True, request_is_pending=True)).outcome is Outcome.PARKED
-    )
+    assert decide(None, overtaker, Facts(now=NOW, request=pending)).outcome is Outcome.PARKED
     decided = conclude(pending, ALLOWED, Facts(now=NOW, parked=(overtaker,)))
     assert [event.type for event in decided.events] == ["request.decided", "session.cancelled"]
     assert [event.data["sequence"] for event in decided.events] == [1, 2]

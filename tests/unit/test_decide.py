@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from session_worker.decide import PARK_FOR, Decided, Facts, decide, refuse
-from session_worker.session import Outcome, Reason, Received, Session
+from session_worker.session import Outcome, Reason, Received, Request, Session
 from shared.events import EventType
 from shared.resources import Decision, Phase, Status
 from tests.builders import CALLBACK_URL, NOW, cancel, request, start, stop
@@ -21,6 +21,13 @@ def active(**changes: object) -> Session:
     session = decide(None, start(session_id, **changes), FACTS).session
     assert session is not None
     return session
+
+
+def decided_request() -> Request:
+    """A request that was refused."""
+    decided = decide(None, request(uuid4()), Facts(now=NOW, claim_is_held=True)).request
+    assert decided is not None
+    return decided
 
 
 def types(decided: Decided) -> list[EventType]:
@@ -89,9 +96,21 @@ def test_a_request_without_room_is_not_allowed_and_makes_no_session(fields: dict
 
 
 def test_a_request_is_decided_once() -> None:
-    decided = decide(None, request(uuid4()), Facts(now=NOW, request_exists=True))
+    decided = decide(None, request(uuid4()), Facts(now=NOW, request=decided_request()))
     assert (decided.outcome, decided.reason) == (Outcome.REFUSED, Reason.SESSION_EXISTS)
-    assert decided.request is None
+    assert decided.request is not None
+    assert decided.request.decision is Decision.NOT_ALLOWED, "what was decided stays decided"
+
+
+def test_a_command_for_a_denied_request_is_refused_where_the_request_was_answered() -> None:
+    """Every event of a request goes to its callback URL, numbered on."""
+    denied = decided_request()
+    decided = decide(None, stop(denied.id), Facts(now=NOW, request=denied))
+    event = decided.events[0]
+    assert (decided.reason, event.data["sequence"]) == (Reason.UNKNOWN_SESSION, 2)
+    assert (event.callback_url, event.request_id) == (CALLBACK_URL, denied.id)
+    again = decide(None, stop(denied.id), Facts(now=NOW, request=decided.request))
+    assert again.events[0].data["sequence"] == 3
 
 
 def test_a_stop_completes_the_session_with_the_cost_it_brings() -> None:
@@ -193,6 +212,6 @@ def test_a_conflict_has_an_event_id_of_its_own() -> None:
     """The first use of the message id caused events already; the refusal's must not look like their duplicate."""
     session = active()
     command = start(session.id)
-    plain = refuse(session, command, Reason.SESSION_EXISTS, NOW).events[0]
-    conflict = refuse(session, command, Reason.IDEMPOTENCY_CONFLICT, NOW, uuid4()).events[0]
+    plain = refuse(session, command, Reason.SESSION_EXISTS, FACTS).events[0]
+    conflict = refuse(session, command, Reason.IDEMPOTENCY_CONFLICT, FACTS, uuid4()).events[0]
     assert plain.event_id != conflict.event_id

@@ -13,6 +13,8 @@ ALTER TABLE charging_sessions
     ADD COLUMN "reviewReason" varchar(64);
 -- What the stale sweeper asks: sessions in progress by their last sign of life.
 CREATE INDEX charging_sessions_silent ON charging_sessions ("updatedAt") WHERE status = 'IN_PROGRESS';
+-- A client's own list: without it, one that has few sessions among millions is found by reading them all.
+CREATE INDEX charging_sessions_client ON charging_sessions (client, "createdAt" DESC, id DESC);
 
 CREATE TABLE meter_values (
     "sessionId" uuid NOT NULL,
@@ -40,7 +42,8 @@ AUTHORIZATION = """
 -- A request waits for its decision until `deadlineAt`; then it is `unknown`, for ever.
 ALTER TABLE charging_session_requests
     ADD COLUMN "messageId" uuid,
-    ADD COLUMN "deadlineAt" timestamptz;
+    ADD COLUMN "deadlineAt" timestamptz,
+    ADD COLUMN sequence integer NOT NULL DEFAULT 1;
 CREATE INDEX charging_session_requests_pending ON charging_session_requests ("deadlineAt") WHERE decision IS NULL;
 
 CREATE TABLE drivers (
