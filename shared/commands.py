@@ -47,7 +47,7 @@ _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-
 
 
 def _rfc_3339(value: object) -> object:
-    if isinstance(value, str) and not _RFC_3339.fullmatch(value):
+    if not isinstance(value, datetime) and not (isinstance(value, str) and _RFC_3339.fullmatch(value)):
         raise ValueError("must be a time as in 2026-05-04T12:00:00Z")
     return value
 
@@ -64,7 +64,7 @@ PRIVILEGED = "privileged"
 
 # UUIDs and times are strings in JSON; strict mode takes them from JSON text, but not a number for either.
 JsonUuid = Annotated[UUID, Field(strict=False)]
-UtcTime = Annotated[AwareDatetime, BeforeValidator(_rfc_3339), AfterValidator(_in_utc)]
+UtcTime = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_rfc_3339), AfterValidator(_in_utc)]
 
 
 class Command(BaseModel):

@@ -9,7 +9,10 @@ from uuid import uuid4
 
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
+from aiormq.abc import ChannelFrame
+from pamqp.body import ContentBody
 from pamqp.commands import Basic
+from pamqp.header import ContentHeader
 
 from shared.topology import COMMANDS, EVENTS, PARTNERS
 
@@ -68,6 +71,23 @@ class Wire:
         async with self._connection.channel() as channel:
             underlay = await channel.get_underlay_channel()
             await underlay.basic_publish(body, exchange=exchange, routing_key=type, properties=Raw(message_id="raw"))
+
+    async def publish_under_raw_key(self, key: bytes, body: bytes, *, exchange: str = PARTNERS) -> None:
+        """Publish with a routing key of any bytes."""
+
+        class RawKey(Basic.Publish):
+            def marshal(self) -> bytes:
+                # ticket, exchange, routing key, flags (AMQP 0-9-1, 1.8.3.7)
+                name = exchange.encode()
+                return b"\x00\x00" + bytes([len(name)]) + name + bytes([len(key)]) + key + b"\x00"
+
+        header = ContentHeader(
+            body_size=len(body), properties=Basic.Properties(message_id=str(uuid4()), delivery_mode=2)
+        )
+        async with self._connection.channel(publisher_confirms=False) as channel:
+            underlay: Any = await channel.get_underlay_channel()
+            frames: list[Any] = [RawKey(), header, ContentBody(body)]
+            await underlay.write_queue.put(ChannelFrame.marshall(underlay.number, frames))
 
     async def _publish_without_id(self, channel: Any, exchange: str, type: str, body: bytes) -> None:
         underlay = await channel.get_underlay_channel()

@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from ops.local_stack import Server, Servers
 from ops.local_stack.processes import Process, Processes
 from session_worker import sweeper
 from shared.ids import uuid7
@@ -276,3 +277,56 @@ async def test_events_reach_the_callback_workers_queue(worker: Process, wire: Wi
     message_id = await wire.publish("session.start.v1", {"chargerId": f"E-{uuid4()}"})
     await wire.event(lambda data: data["sessionId"] == message_id)
     assert await wire.depth(CALLBACK_EVENTS) > before
+
+
+async def test_a_routing_key_that_is_not_utf8_stops_nobody_else(worker: Process, wire: Wire) -> None:
+    """Its bytes come in the delivery's own frame, before any property."""
+    await wire.publish_under_raw_key(b"session.\xff\xfe", b"{}")
+    neighbour = await wire.publish("session.start.v1", {"chargerId": f"N-{uuid4()}"})
+    await wire.event(lambda data: data["sessionId"] == neighbour)
+    letter = await wire.get(DEAD)
+    assert letter.headers["error"] == "unknown_type"
+    assert letter.headers["original-routing-key"] == "session.\\xff\\xfe"
+
+
+async def test_a_timestamp_at_the_end_of_the_calendar_is_not_believed(worker: Process, wire: Wire) -> None:
+    """pamqp reads large values as milliseconds: this one is the last second of the year 9999."""
+    end = (253402300799000).to_bytes(8, "big")
+    message_id = str(uuid4())
+    identified = len(message_id).to_bytes(1, "big") + message_id.encode()
+    await wire.publish_raw("session.start.v1", b'{"chargerId": "Y-9999"}', b"\x00\xc0" + identified + end)
+    event = await wire.event(lambda data: data["sessionId"] == message_id)
+    assert event["type"] == "session.started"
+
+
+@pytest.mark.parametrize("number", ["18446744073709551616", "1e20", "1e308", "-1e300"])
+async def test_a_number_that_would_not_come_back_as_it_was_is_refused_at_the_door(
+    worker: Process, wire: Wire, number: str
+) -> None:
+    await wire.publish("session.start.v1", b'{"chargerId": "M", "metadata": {"n": %s}}' % number.encode())
+    letter = await wire.get(DEAD)
+    assert letter.headers["error"] == "schema_violation"
+
+
+async def test_events_of_a_denied_request_are_numbered_on_and_reach_its_url(worker: Process, wire: Wire) -> None:
+    body = {"stationId": f"S-{uuid4()}", "driverId": "D", "callbackUrl": "https://subscriber.example/x"}
+    await wire.publish("session.request.v1", body)
+    denied = await wire.publish("session.request.v1", body)
+    stopped = await wire.publish("session.stop.v1", {"sessionId": denied})
+    refusal = await wire.event(lambda data: data.get("messageId") == stopped)
+    assert (refusal["reason"], refusal["sequence"]) == ("UNKNOWN_SESSION", 2)
+
+
+async def test_sigterm_in_a_database_outage_exits_with_0_and_loses_nothing(
+    servers: Servers, processes: Processes, wire: Wire
+) -> None:
+    """A batch in hand is left to the broker; a drain never waits for a database that is away."""
+    draining = await processes.start("session_worker")
+    servers.stop(Server.POSTGRES)
+    try:
+        ids = [await wire.publish("session.start.v1", {"chargerId": f"O-{uuid4()}"}) for _ in range(5)]
+        await asyncio.sleep(0.3)
+        assert await draining.stop() == 0
+    finally:
+        servers.start(Server.POSTGRES)
+    await wire.events(lambda data: data["sessionId"] in ids, count=5, timeout_s=20)

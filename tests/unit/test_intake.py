@@ -112,3 +112,40 @@ def test_any_body_is_either_understood_or_rejected(body: bytes) -> None:
 def test_names_on_the_wire_are_camel_case_alone() -> None:
     with pytest.raises(Rejected, match="/chargerId"):
         receive(inbound(b'{"charger_id": "C"}'), NOW)
+
+
+SESSION = "123e4567-e89b-12d3-a456-426614174000"
+
+
+@pytest.mark.parametrize(
+    ("ended_at", "is_taken"),
+    [
+        ("2026-05-04T12:00:00Z", True),
+        ("2026-05-04t12:00:00.123456+02:00", True),
+        ("2026-05-04T12:00:00", False),
+        ("1700000000", False),
+        (1700000000, False),
+        ("0001-01-01T00:00:00Z", False),
+        ("9999-12-31T23:59:59Z", False),
+        ("2026-02-30T00:00:00Z", False),
+        ("２026-05-04T12:00:00Z", False),
+    ],
+)
+def test_a_time_is_rfc_3339_and_of_this_century(ended_at: object, is_taken: bool) -> None:
+    body = json.dumps({"sessionId": SESSION, "endedAt": ended_at}).encode()
+    message = inbound(body, routing_key="session.stop.v1")
+    if is_taken:
+        receive(message, NOW)
+    else:
+        with pytest.raises(Rejected, match="/endedAt"):
+            receive(message, NOW)
+
+
+@pytest.mark.parametrize("energy", ["0.30000000000000004", 0.1 + 0.2, "0.3", "0.30", 0.3])
+def test_equal_amounts_have_equal_hashes(energy: object) -> None:
+    """A float sum is rounded, not refused; how a number is spelled is not what it means."""
+    message = {"message_id": SESSION}
+    plain = json.dumps({"sessionId": SESSION, "energyKwh": 0.3}).encode()
+    odd = json.dumps({"energyKwh": energy, "sessionId": SESSION}).encode()
+    known = receive(inbound(plain, routing_key="session.stop.v1", message=message), NOW)
+    assert receive(inbound(odd, routing_key="session.stop.v1", message=message), NOW).body_hash == known.body_hash
