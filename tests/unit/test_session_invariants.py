@@ -1,6 +1,8 @@
 """Arbitrary interleavings, duplicates and reorderings of commands, against the batch state without a database."""
 
 from collections import Counter
+from datetime import timedelta
+from decimal import Decimal
 from uuid import UUID, uuid5
 
 from hypothesis import given, settings
@@ -8,10 +10,15 @@ from hypothesis import strategies as st
 
 from session_worker.apply import Policy, State, handle
 from session_worker.session import Outcome, Received
+from shared.commands import SetTariff
 from shared.events import EventType
 from shared.ids import NAMESPACE
-from tests.builders import NOW, cancel, request, start, stop
+from shared.meter import usage
+from shared.pricing import price
+from shared.resources import Phase
+from tests.builders import NOW, cancel, meter, received, request, start, stop
 
+TARIFF_ID = uuid5(NAMESPACE, "tariff")
 IDS = [uuid5(NAMESPACE, str(number)) for number in range(4)]
 
 session_ids = st.sampled_from(IDS)
@@ -20,7 +27,20 @@ requests = st.builds(
     lambda i, c: request(i, fields={"station_id": "A", "connector_id": c}), session_ids, st.sampled_from([None, "1"])
 )
 ends = st.builds(lambda i, end: end(i), session_ids, st.sampled_from([stop, cancel]))
-commands = st.lists(st.one_of(starts, requests, ends), max_size=25)
+meters = st.builds(
+    lambda i, wh, minute: meter(i, wh, fields={"measured_at": NOW + timedelta(minutes=minute)}),
+    session_ids, st.integers(0, 5000), st.integers(-30, 0),
+)  # fmt: skip
+
+
+def set_tariff(flat: int) -> Received:
+    """An operator's new default tariff."""
+    command = SetTariff(name="default", currency="EUR", flat=Decimal(flat), per_kwh=Decimal("0.5"))
+    return received(command, TARIFF_ID, is_operator=True)
+
+
+tariffs = st.builds(set_tariff, st.integers(0, 9))
+commands = st.lists(st.one_of(starts, requests, ends, meters, tariffs), max_size=30)
 
 
 def fresh_state() -> State:
@@ -58,6 +78,7 @@ def test_invariants_hold_for_any_order_and_any_duplicates(batch: list[Received],
     assert len({event.event_id for event in state.events}) == len(state.events)
     assert_sequences(state)
     assert_ended_once(state)
+    assert_priced_by_what_was_frozen(state)
 
 
 def assert_sequences(state: State) -> None:
@@ -80,6 +101,18 @@ def assert_ended_once(state: State) -> None:
         if event.type in (EventType.SESSION_COMPLETED, EventType.SESSION_CANCELLED)
     )
     assert all(count == 1 for count in ends_seen.values())
+
+
+def assert_priced_by_what_was_frozen(state: State) -> None:
+    """The price of a completed session is the pricing function of its frozen tariff and its own meter values."""
+    for session in state.sessions.values():
+        if session.phase is not Phase.COMPLETED or session.review is not None or session.tariff is None:
+            continue
+        ended = next(e for e in state.events if e.session_id == session.id and e.type is EventType.SESSION_COMPLETED)
+        assert session.ended_at is not None
+        used = usage(session.meter, session.energy_kwh, session.started_at or NOW, session.ended_at)
+        assert session.final_cost == price(session.tariff, used)
+        assert ended.data["finalCost"] == (None if session.final_cost is None else format(session.final_cost, "f"))
 
 
 @given(commands)
