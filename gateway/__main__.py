@@ -4,8 +4,9 @@ import asyncio
 import socket
 
 from gateway.app import create_app
+from gateway.database import Database
+from gateway.ocpi import Party
 from gateway.processes import drain_with_parent, run_processes
-from gateway.reads import Database
 from gateway.server import listen, serve
 from gateway.settings import GatewaySettings
 from shared.broker.publisher import Publisher
@@ -29,6 +30,8 @@ def main() -> None:
             publisher=Publisher(settings.amqp_url.get_secret_value(), name="gateway", probes=COMMANDS),
             database=Database(settings.database_url.get_secret_value()),
             keys=settings.api_keys,
+            party=Party(settings.ocpi_country_code, settings.ocpi_party_id),
+            drain=drain,
         )
         await serve(app, sockets, drain)
 

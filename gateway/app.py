@@ -12,10 +12,13 @@ from starlette.routing import Route
 
 from gateway import metrics
 from gateway.auth import ApiKey
+from gateway.database import Database
+from gateway.ocpi import Party
 from gateway.openapi import document
+from gateway.outcomes import Outcomes
 from gateway.problems import handle_problems
-from gateway.reads import Database
 from gateway.routes.commands import command_routes
+from gateway.routes.directory import directory_routes
 from gateway.routes.documentation import documentation_routes
 from gateway.routes.reads import read_routes
 from shared.broker.publisher import Publisher
@@ -26,27 +29,45 @@ CONNECT_GRACE_S = 1.0
 _POLL_S = 0.02
 
 
-def create_app(*, publisher: Publisher, database: Database, keys: tuple[ApiKey, ...] | None) -> FastAPI:
-    """Return the gateway. It runs the publisher while it is up and closes the database at its end."""
+def create_app(
+    *,
+    publisher: Publisher,
+    database: Database,
+    keys: tuple[ApiKey, ...] | None,
+    party: Party,
+    drain: asyncio.Event,
+) -> FastAPI:
+    """Return the gateway. It runs the publisher while it is up and closes the database at its end.
+
+    Who waits for an outcome is answered as soon as `drain` is set.
+    """
+    outcomes = Outcomes(database)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as tasks:
-            publishing = tasks.create_task(publisher.run())
+            running = [tasks.create_task(work) for work in (publisher.run(), outcomes.run(), _release(outcomes, drain))]
             await _wait_for(publisher)
             yield
             # The server has drained: no request waits for a confirm any more.
-            publishing.cancel()
+            for task in running:
+                task.cancel()
         await database.close()
 
     app = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     handle_problems(app)
     app.add_middleware(metrics.Measured)
-    app.include_router(read_routes(database, keys))
+    app.include_router(read_routes(database, keys, party))
+    app.include_router(directory_routes(database, keys))
     documented = documentation_routes(document(app, is_anonymous=keys is None))
-    app.router.routes[:0] = command_routes(publisher, keys)
+    app.router.routes[:0] = command_routes(publisher, database, outcomes, keys)
     app.router.routes.extend([*_health_routes(publisher), *documented])
     return app
+
+
+async def _release(outcomes: Outcomes, drain: asyncio.Event) -> None:
+    await drain.wait()
+    outcomes.release()
 
 
 async def _wait_for(publisher: Publisher) -> None:

@@ -2,16 +2,18 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
+from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
 import orjson
-from pydantic import ValidationError
-from starlette.types import Receive
+from pydantic import TypeAdapter, ValidationError
+from starlette.types import Receive, Scope
 
 from gateway.problems import Kind, Problem
 from shared.commands import Command, schema_faults
+from shared.fields import Identifier
 from shared.ids import idempotent_id, uuid7
 from shared.messages import MAX_BODY_BYTES
 
@@ -25,12 +27,15 @@ _IDEMPOTENCY_KEY = re.compile(rb"[\x20-\x7e]{1,255}")
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _TRACESTATE = re.compile(rb"[\x20-\x7e]{1,%d}" % MAX_TRACESTATE_CHARS)
 
+_IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
+
 Headers = Mapping[bytes, bytes]
 Body = TypeVar("Body", bound=Command)
+Result = TypeVar("Result")
 
 
 class ClientGone(Exception):
-    """The caller hung up before the body was here: there is nobody to answer."""
+    """The caller hung up: there is nobody to answer."""
 
 
 def check_media_type(headers: Headers) -> None:
@@ -96,6 +101,27 @@ def _malformed(detail: str) -> Problem:
     return Problem(Kind.MALFORMED_BODY, detail, errors=[{"pointer": "", "detail": detail}])
 
 
+def name_in_path(scope: Scope, parameter: str) -> str:
+    """Return the identifier that the path holds, percent-decoded; raise the 400 when no field would take it."""
+    try:
+        # The server has decoded the path already, with a replacement for what is not UTF-8.
+        unquote_to_bytes(scope["raw_path"]).decode()
+        name = _IDENTIFIER.validate_python(scope["path_params"][parameter])
+    except UnicodeDecodeError as error:
+        raise _invalid_parameter(parameter, "must be percent-encoded UTF-8") from error
+    except ValidationError as error:
+        raise _invalid_parameter(parameter, schema_faults(error)[0]["detail"]) from error
+    # The router's pattern ends in `$`, which passes over a line feed at the end.
+    if not scope["path"].endswith(name):
+        raise _invalid_parameter(parameter, "must not contain control characters")
+    return name
+
+
+def _invalid_parameter(parameter: str, detail: str) -> Problem:
+    errors = [{"parameter": parameter, "detail": detail}]
+    return Problem(Kind.INVALID_PARAMETER, f"{parameter}: {detail}", errors=errors)
+
+
 def message_id(headers: Headers, client: str) -> UUID:
     """Return a new id, or the one that this client's Idempotency-Key always stands for."""
     key = headers.get(b"idempotency-key")
@@ -114,3 +140,21 @@ def trace_headers(headers: Headers) -> dict[str, object]:
     state = headers.get(b"tracestate", b"")
     kept: dict[str, object] = {"traceparent": parent.decode("ascii")}
     return kept | {"tracestate": state.decode("ascii")} if _TRACESTATE.fullmatch(state) else kept
+
+
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+    """Return what the work returns; raise ClientGone, the work cancelled, as soon as the caller hangs up."""
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_hung_up(receive))
+    try:
+        await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGone
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _hung_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

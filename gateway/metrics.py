@@ -17,14 +17,25 @@ CLIENT_GONE = 499
 _BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5)
 
 _requests = Counter("voltline_gateway_requests", "HTTP requests by route template and status.", ["route", "status"])
-_durations = Histogram("voltline_gateway_request_seconds", "HTTP request duration.", ["route"], buckets=_BUCKETS)
+_durations = Histogram(
+    "voltline_gateway_request_seconds",
+    "HTTP request duration, without waits for an outcome.",
+    ["route"],
+    buckets=_BUCKETS,
+)
 _publishes = Counter("voltline_gateway_publishes", "Published commands by outcome.", ["outcome"])
 in_flight = Gauge("voltline_gateway_publishes_in_flight", "Unconfirmed publishes.", multiprocess_mode="livesum")
+waiters = Gauge("voltline_gateway_waiters", "Callers who wait for an outcome.", multiprocess_mode="livesum")
+_waits = Counter("voltline_gateway_waits", "Waits for an outcome, by how they ended.", ["result"])
+
+# What a caller chose to wait is not how long the gateway took: the endpoint notes it here, in the ASGI scope.
+WAITED_S = "voltline.waited_s"
 
 # Looking a labelled child up costs as much as all else here; routes, statuses and outcomes are few.
 _request_count = cache(_requests.labels)
 _duration = cache(_durations.labels)
 publish_count = cache(_publishes.labels)
+wait_count = cache(_waits.labels)
 
 
 def exposition() -> bytes:
@@ -63,7 +74,7 @@ class Measured:
         finally:
             route = _template(scope)
             _request_count(route, str(status)).inc()
-            _duration(route).observe(time.perf_counter() - began)
+            _duration(route).observe(time.perf_counter() - began - scope.get(WAITED_S, 0.0))
 
 
 def _template(scope: Scope) -> str:

@@ -11,19 +11,39 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from gateway.commands import COMMANDS, CommandRoute
+from gateway.command_route import OPERATOR_TAG, SESSION_TAG, CommandRoute, IdFrom
+from gateway.commands import COMMANDS
+from gateway.openapi_3_0 import as_3_0
+from gateway.preference import MOST_WAIT_S
 from gateway.problems import MEDIA_TYPE, Kind
-from gateway.routes.reads import TAG
-from gateway.schemas import CommandAccepted, ProblemDetails, RequestAcknowledged, SessionStarted
+from gateway.resources import DRIVER, REQUEST, STATION, TARIFF
+from gateway.schemas import (
+    CommandAccepted,
+    Driver,
+    DriverAccepted,
+    DriverDeleted,
+    ProblemDetails,
+    RequestAcknowledged,
+    Session,
+    SessionRequest,
+    SessionStarted,
+    Station,
+    StationAccepted,
+    StationDeleted,
+    Tariff,
+    TariffAccepted,
+)
+from gateway.session_commands import RequestSessionBody, StartSessionBody
 
 OPENAPI_VERSION = "3.0.3"
 _REF = "#/components/schemas/{model}"
 _SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}]
 _ALWAYS = (Kind.UNAUTHENTICATED, Kind.FORBIDDEN, Kind.INTERNAL_ERROR, Kind.NOT_PROVISIONED)
 _OF_READS = (Kind.INVALID_PARAMETER, Kind.NOT_FOUND, Kind.DATABASE_UNAVAILABLE, *_ALWAYS)
+_OF_BODIES = (Kind.INVALID_BODY, Kind.MALFORMED_BODY, Kind.UNSUPPORTED_MEDIA_TYPE)
 _OF_COMMANDS = (
-    Kind.INVALID_BODY, Kind.MALFORMED_BODY, Kind.INVALID_HEADER, Kind.REQUEST_TIMEOUT, Kind.BODY_TOO_LARGE,
-    Kind.UNSUPPORTED_MEDIA_TYPE, Kind.OUTCOME_UNKNOWN, Kind.BROKER_UNAVAILABLE, Kind.OVERLOADED, *_ALWAYS,
+    Kind.INVALID_HEADER, Kind.REFUSED, Kind.REQUEST_TIMEOUT, Kind.BODY_TOO_LARGE, Kind.OUTCOME_UNKNOWN,
+    Kind.BROKER_UNAVAILABLE, Kind.OVERLOADED, *_ALWAYS,
 )  # fmt: skip
 _DESCRIPTION = """\
 Starts, stops and watches charging sessions. An acknowledgement of a POST means: the broker has confirmed the command \
@@ -38,19 +58,24 @@ Errors are `application/problem+json` (RFC 9457). Their `type` is stable.
 """
 
 
+_TAGS = [
+    {"name": SESSION_TAG, "description": "Charging sessions, from request to end."},
+    {"name": OPERATOR_TAG, "description": "Who may charge, where, and at what price. Needs the scope `operator`."},
+]
+
+
 def document(app: FastAPI, *, is_anonymous: bool) -> dict[str, Any]:
     """Return the whole document."""
     drawn = get_openapi(
         title="Voltline", version="1", description=_DESCRIPTION + _kinds(), routes=app.routes,
-        openapi_version=OPENAPI_VERSION, tags=[{"name": TAG, "description": "Charging sessions, from request to end."}],
+        openapi_version=OPENAPI_VERSION, tags=_TAGS,
     )  # fmt: skip
     schemas: dict[str, Any] = drawn.setdefault("components", {}).setdefault("schemas", {})
     for operations in drawn["paths"].values():
         operations["get"]["responses"] = {"200": operations["get"]["responses"]["200"], **_problems(_OF_READS)}
-    commands = {route.path: {"post": _operation(route)} for route in COMMANDS}
-    drawn["paths"] = commands | drawn["paths"]
-    bodies: list[type[BaseModel]] = [route.body for route in COMMANDS]
-    answers: list[type[BaseModel]] = [ProblemDetails, *map(_answer, COMMANDS)]
+    drawn["paths"] = _with_commands(drawn["paths"])
+    bodies: list[type[BaseModel]] = [route.body for route in COMMANDS if route.has_body]
+    answers: list[type[BaseModel]] = [ProblemDetails, *map(_acknowledgement, COMMANDS), *map(_outcome, COMMANDS)]
     for model in ("HTTPValidationError", "ValidationError"):
         schemas.pop(model, None)
     schemas.update(_definitions(bodies, answers))
@@ -60,7 +85,7 @@ def document(app: FastAPI, *, is_anonymous: bool) -> dict[str, Any]:
     }
     # An empty requirement says that no key is needed.
     drawn["security"] = [{}, *_SECURITY] if is_anonymous else _SECURITY
-    return drawn | {name: _as_3_0(drawn[name]) for name in ("paths", "components")}
+    return drawn | {name: as_3_0(drawn[name]) for name in ("paths", "components")}
 
 
 def _kinds() -> str:
@@ -68,10 +93,39 @@ def _kinds() -> str:
     return f"{rows}\n\n</details>"
 
 
-def _answer(route: CommandRoute) -> type[BaseModel]:
-    if "chargerId" in route.acknowledgement_example:
-        return SessionStarted
-    return CommandAccepted if "success" in route.acknowledgement_example else RequestAcknowledged
+def _with_commands(reads: dict[str, Any]) -> dict[str, Any]:
+    """Return the operations of all paths, the commands first: they are what people come for."""
+    paths: dict[str, Any] = {}
+    for route in COMMANDS:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+    for path, operations in reads.items():
+        paths.setdefault(path, {}).update(operations)
+    return paths
+
+
+def _acknowledgement(route: CommandRoute) -> type[BaseModel]:
+    if route.body in _ACKNOWLEDGEMENTS:
+        return _ACKNOWLEDGEMENTS[route.body]
+    return _OF_DIRECTORY[route.parameter][0] if route.id_from is IdFrom.PATH else CommandAccepted
+
+
+def _outcome(route: CommandRoute) -> type[BaseModel]:
+    """What a caller who waits is shown."""
+    if route.id_from is IdFrom.PATH:
+        return _OF_DIRECTORY[route.parameter][2 if route.resource is None else 1]
+    return SessionRequest if route.resource is REQUEST else Session
+
+
+_ACKNOWLEDGEMENTS: Mapping[type[BaseModel], type[BaseModel]] = {
+    RequestSessionBody: RequestAcknowledged,
+    StartSessionBody: SessionStarted,
+}
+# The acknowledgement, the resource, and what is shown of one that was deleted.
+_OF_DIRECTORY: Mapping[str, tuple[type[BaseModel], ...]] = {
+    DRIVER.key: (DriverAccepted, Driver, DriverDeleted),
+    STATION.key: (StationAccepted, Station, StationDeleted),
+    TARIFF.key: (TariffAccepted, Tariff),
+}
 
 
 def _definitions(bodies: list[type[BaseModel]], answers: list[type[BaseModel]]) -> dict[str, Any]:
@@ -81,25 +135,50 @@ def _definitions(bodies: list[type[BaseModel]], answers: list[type[BaseModel]]) 
 
 
 def _operation(route: CommandRoute) -> dict[str, Any]:
-    answer: dict[str, Any] = {
-        "description": "Acknowledged: the broker has the command on disk.",
-        "content": _json(_answer(route), route.acknowledgement_example),
-    }
-    if route.location is not None:
-        answer["headers"] = {
-            "Location": {"description": "Where it can be read, once applied.", "schema": {"type": "string"}}
-        }
+    kinds = (*(_OF_BODIES if route.has_body else ()), *_OF_COMMANDS)
+    named: list[dict[str, Any]] = []
+    if route.id_from is IdFrom.PATH:
+        kinds = (Kind.INVALID_PARAMETER, *kinds)
+        named = [{"name": route.parameter, "in": "path", "required": True, "schema": _IDENTIFIER}]
+    content = {"required": True, "content": _json(route.body, route.example)}
     return {
-        "tags": [TAG],
+        "tags": [route.tag],
         "summary": route.summary,
         "description": route.description,
         "operationId": route.body.TYPE,
-        "parameters": [_IDEMPOTENCY_KEY],
-        "requestBody": {"required": True, "content": _json(route.body, route.example)},
-        "responses": {str(route.status): answer, **_problems(_OF_COMMANDS)},
+        "parameters": [*named, _IDEMPOTENCY_KEY, _PREFER],
+        **({"requestBody": content} if route.has_body else {}),
+        "responses": {**_answers(route), **_problems(kinds)},
     }
 
 
+def _answers(route: CommandRoute) -> dict[str, Any]:
+    """The acknowledgement and the outcome: one answer with two bodies where both have the status 200."""
+    acknowledged: dict[str, Any] = {
+        "description": "Acknowledged: the broker has the command on disk.",
+        "content": _json(_acknowledgement(route), route.acknowledgement_example),
+        "headers": {} if route.location is None else {"Location": _LOCATION},
+    }
+    outcome: dict[str, Any] = {
+        "description": "With `Prefer: wait=N`: the command was applied, and this is what has become of it.",
+        "content": {"application/json": {"schema": _reference(_outcome(route))}},
+        "headers": {"Preference-Applied": _APPLIED},
+    }
+    if route.status != 200:
+        return {"200": outcome, str(route.status): acknowledged}
+    both = {"anyOf": [_reference(_acknowledgement(route)), _reference(_outcome(route))]}
+    acknowledged["content"]["application/json"]["schema"] = both
+    acknowledged["description"] += " With `Prefer: wait=N` and `Preference-Applied`: what has become of it."
+    acknowledged["headers"]["Preference-Applied"] = _APPLIED
+    return {"200": acknowledged}
+
+
+_IDENTIFIER = {"type": "string", "minLength": 1, "maxLength": 255}
+_LOCATION = {"description": "Where it can be read, once applied.", "schema": {"type": "string"}}
+_APPLIED = {
+    "description": "Only where the answer is the outcome; the plain acknowledgement after the time is over has none.",
+    "schema": {"type": "string", "example": "wait=10"},
+}
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -107,10 +186,25 @@ _IDEMPOTENCY_KEY = {
     "description": "The same key always yields the same ids, and is applied once. Repeat it after a 503.",
     "schema": {"type": "string", "pattern": "^[ -~]{1,255}$"},
 }
+_PREFER = {
+    "name": "Prefer",
+    "in": "header",
+    "required": False,
+    "description": (
+        f"`wait=N` (RFC 7240) waits up to N seconds, {MOST_WAIT_S} at the most, for the outcome: 200 with the "
+        "resulting resource, or 409 with the `reason` of a refusal, both with `Preference-Applied`; else the plain "
+        "acknowledgement, without it."
+    ),
+    "schema": {"type": "string"},
+}
+
+
+def _reference(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": _REF.format(model=model.__name__)}
 
 
 def _json(model: type[BaseModel], example: Mapping[str, Any]) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}, "example": example}}
+    return {"application/json": {"schema": _reference(model), "example": example}}
 
 
 def _problems(kinds: tuple[Kind, ...]) -> dict[str, Any]:
@@ -119,10 +213,14 @@ def _problems(kinds: tuple[Kind, ...]) -> dict[str, Any]:
 
 
 def _problem(kinds: list[Kind]) -> dict[str, Any]:
-    schema = {"$ref": _REF.format(model=ProblemDetails.__name__)}
     response: dict[str, Any] = {
         "description": "; ".join(kind.title for kind in kinds),
-        "content": {MEDIA_TYPE: {"schema": schema, "examples": {kind.slug: _example(kind) for kind in kinds}}},
+        "content": {
+            MEDIA_TYPE: {
+                "schema": _reference(ProblemDetails),
+                "examples": {kind.slug: _example(kind) for kind in kinds},
+            }
+        },
     }
     if any(kind.retry_after_s for kind in kinds):
         seconds = {"description": "Seconds to wait.", "schema": {"type": "integer"}}
@@ -135,32 +233,6 @@ def _example(kind: Kind) -> dict[str, Any]:
     content: dict[str, Any] = {"type": kind.type, "title": kind.title, "status": kind.status, "detail": detail}
     if kind is Kind.INVALID_BODY:
         content["errors"] = [{"pointer": "/chargerId", "detail": "Field required"}]
+    if kind is Kind.REFUSED:
+        content["reason"] = "CHARGER_BUSY"
     return {"summary": kind.title, "value": content | {"instance": "/api/v1/session"}}
-
-
-def _as_3_0(node: Any) -> Any:
-    """Return schemas with what JSON Schema 2020-12 says differently put as OpenAPI 3.0 has it.
-
-    Titles go, too: pydantic's are the names once more, in wrong letters.
-    """
-    if isinstance(node, list):
-        return [_as_3_0(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    if "anyOf" in node and {"type": "null"} in node["anyOf"]:
-        return _as_3_0(_nullable(node))
-    if isinstance(node.get("examples"), list):
-        node = {key: value for key, value in node.items() if key != "examples"} | {"example": node["examples"][0]}
-    if "const" in node and "type" in node:
-        node = {key: value for key, value in node.items() if key != "const"} | {"enum": [node["const"]]}
-    kept = {key: value for key, value in node.items() if not (key == "title" and isinstance(value, str))}
-    return {key: value if key in ("example", "examples") else _as_3_0(value) for key, value in kept.items()}
-
-
-def _nullable(schema: dict[str, Any]) -> dict[str, Any]:
-    choices = [choice for choice in schema["anyOf"] if choice != {"type": "null"}]
-    rest = {key: value for key, value in schema.items() if key not in ("anyOf", "default")}
-    if len(choices) > 1:
-        return rest | {"anyOf": choices, "nullable": True}
-    (choice,) = choices
-    return rest | ({"allOf": [choice]} if "$ref" in choice else choice) | {"nullable": True}

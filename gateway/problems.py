@@ -4,7 +4,7 @@
 no slug covers is `about:blank`, as the RFC has it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from http import HTTPStatus
 from typing import Any
@@ -16,6 +16,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
+from starlette.types import Scope
 
 from shared.errors import NotProvisioned, Unavailable
 
@@ -24,6 +26,7 @@ MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 100
 MAX_DETAIL_CHARS = 500
 
+_METHODS = ("GET", "POST", "PUT", "DELETE")
 _PATH_CHARS = "/-._~!$&'()*+,;=:@%"
 
 
@@ -38,6 +41,7 @@ class Kind(Enum):
     FORBIDDEN = "forbidden", 403, "The API key does not allow this", None
     NOT_FOUND = "not-found", 404, "Nothing is known under this address", None
     METHOD_NOT_ALLOWED = "method-not-allowed", 405, "The method is not allowed here", None
+    REFUSED = "refused", 409, "The command was refused", None
     REQUEST_TIMEOUT = "request-timeout", 408, "The body did not arrive in time", None
     BODY_TOO_LARGE = "body-too-large", 413, "The body is too large", None
     UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type", 415, "The body must be JSON", None
@@ -60,19 +64,21 @@ class Kind(Enum):
 
 
 class Problem(Exception):
-    """An answer that is an error. `detail` is for the caller: it never holds internals."""
+    """An answer that is an error. `detail` is for the caller: no internals. `reason` is the code of a refusal."""
 
     def __init__(
         self,
         kind: Kind,
         detail: str,
         *,
+        reason: str | None = None,
         errors: Sequence[Mapping[str, str]] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(f"{kind.slug}: {detail}")
         self.kind = kind
         self.detail = detail
+        self.reason = reason
         self.errors = errors
         self.headers = dict(headers or {})
 
@@ -105,12 +111,22 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         case 404:
             problem = Problem(Kind.NOT_FOUND, "No such path. An id in a path is a UUID.")
         case 405:
-            problem = Problem(Kind.METHOD_NOT_ALLOWED, "See the header Allow.", headers=error.headers)
+            problem = Problem(Kind.METHOD_NOT_ALLOWED, "See the header Allow.", headers={"Allow": _allowed(request)})
         case 413:
             problem = Problem(Kind.BODY_TOO_LARGE, "The body is too large.", headers=error.headers)
         case status:
             return _blank(request, status, error.headers)
     return _response(request, problem)
+
+
+def _allowed(request: Request) -> str:
+    """Every method that the path takes; Starlette names only those of the first route that it tries."""
+    routes, scope = request.app.routes, request.scope
+    return ", ".join(method for method in _METHODS if _is_taken(routes, {**scope, "method": method}))
+
+
+def _is_taken(routes: Iterable[BaseRoute], scope: Scope) -> bool:
+    return any(route.matches(dict(scope))[0] is Match.FULL for route in routes)
 
 
 async def _on_unavailable(request: Request, _: Exception) -> Response:
@@ -135,6 +151,8 @@ def problem_body(problem: Problem, instance: str) -> bytes:
         "detail": problem.detail[:MAX_DETAIL_CHARS],
         "instance": instance,
     }
+    if problem.reason is not None:
+        content["reason"] = problem.reason
     if problem.errors:
         content["errors"] = problem.errors[:MAX_ERRORS]
     return orjson.dumps(content)

@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from shared.commands import DriverStatus
 from shared.resources import Decision, Phase, Status
 
 
@@ -39,8 +40,46 @@ class CommandAccepted(Answer):
     message: str
 
 
+class DriverAccepted(Answer):
+    """The broker has the command on disk."""
+
+    success: Literal[True]
+    driver_id: str
+    message: str
+
+
+class StationAccepted(Answer):
+    """The broker has the command on disk."""
+
+    success: Literal[True]
+    station_id: str
+    message: str
+
+
+class TariffAccepted(Answer):
+    """The broker has the command on disk."""
+
+    success: Literal[True]
+    name: str
+    message: str
+
+
+class DriverDeleted(Answer):
+    """The driver is unknown now."""
+
+    driver_id: str
+    deleted: Literal[True]
+
+
+class StationDeleted(Answer):
+    """The station is unknown now."""
+
+    station_id: str
+    deleted: Literal[True]
+
+
 class Session(Answer):
-    """A charging session. Money and energy are decimal strings."""
+    """A charging session. Money and energy are decimal strings. In progress, `finalCost` is the cost so far."""
 
     session_id: UUID
     charger_id: str
@@ -83,6 +122,52 @@ class SessionRequest(Answer):
     created_at: AwareDatetime
 
 
+class Driver(Answer):
+    """Who may charge, when and where; `stations` null is anywhere."""
+
+    driver_id: str
+    status: DriverStatus
+    valid_from: AwareDatetime | None
+    valid_until: AwareDatetime | None
+    stations: list[str] | None
+    reason: str | None
+    updated_at: AwareDatetime
+
+
+class Station(Answer):
+    """Whether a station takes requests."""
+
+    station_id: str
+    open: bool
+    reason: str | None
+    updated_at: AwareDatetime
+
+
+class Tariff(Answer):
+    """What sessions are charged by. Prices are decimal strings, before tax; null is a part that there is not."""
+
+    name: str
+    currency: str = Field(examples=["EUR"])
+    flat: str | None = Field(examples=["0.50"])
+    per_kwh: str | None = Field(examples=["0.45"])
+    per_hour: str | None
+    per_idle_hour: str | None
+    step_wh: int | None
+    step_seconds: int | None
+    minimum: str | None
+    maximum: str | None
+    tax_percent: str | None = Field(examples=["19"])
+    charger_ids: list[str] | None
+    updated_at: AwareDatetime
+
+
+class SessionExport(Answer):
+    """OCPI 2.2.1: the names and numbers are OCPI's. `cdr` is null until the session is completed and has a cost."""
+
+    session: dict[str, Any]
+    cdr: dict[str, Any] | None
+
+
 class ProblemError(Answer):
     """One fault of a body (`pointer`, RFC 6901) or of a query (`parameter`)."""
 
@@ -99,4 +184,5 @@ class ProblemDetails(Answer):
     status: int
     detail: str
     instance: str
+    reason: str | None = Field(default=None, examples=["CHARGER_BUSY"], description="The stable code of a refusal.")
     errors: list[ProblemError] = Field(default_factory=list)

@@ -31,6 +31,9 @@ class GatewaySettings(Settings):
     gateway_host: str = "127.0.0.1"
     gateway_port: Port = 3000
     gateway_processes: Annotated[int, Field(ge=1, le=MAX_PROCESSES)] = 1
+    # Whom exported charge detail records name as their owner; XX is no country.
+    ocpi_country_code: Annotated[str, Field(pattern="^[A-Z]{2}$")] = "XX"
+    ocpi_party_id: Annotated[str, Field(pattern="^[A-Z0-9]{3}$")] = "VLT"
     # Not for people: the listening sockets that a gateway hands to the processes it starts.
     gateway_listening_fds: Annotated[tuple[int, ...], NoDecode] = ()
 

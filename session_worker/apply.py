@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from session_worker import store
 from session_worker.authorize import ALLOWED, Authorization, Verdict
-from session_worker.decide import PARK_FOR, Adjustment, Decided, Facts, Resolution, decide, refuse
+from session_worker.completion import Adjustment
+from session_worker.decide import PARK_FOR, Decided, Facts, Resolution, decide, refuse
 from session_worker.directory import Directory, read_directory, write_directory
 from session_worker.session import Claim, Outcome, Reason, Received, Request, Session
 from shared.commands import AnyCommand, DirectoryCommand, RecordMeter, RequestSession, StartSession

@@ -12,22 +12,19 @@ from typing import Final
 from uuid import UUID
 
 from session_worker.authorize import ALLOWED, Verdict
+from session_worker.completion import CLOCK_SKEW, Adjustment, adjust, complete
 from session_worker.session import Outcome, Reason, Received, Request, Review, Session
 from shared.commands import CancelSession, RecordMeter, RequestSession, StartSession, StopSession
 from shared.events import Event, EventType
 from shared.ids import event_id
-from shared.meter import Meter, Sample, advance, comes_after, energy_kwh, fold, usage
-from shared.pricing import Tariff, Usage, price
+from shared.meter import Sample, advance, comes_after, energy_kwh, fold
+from shared.pricing import Tariff
 from shared.resources import Decision, Phase, request_json, session_json
 
 # A stop that overtook its start waits this long for it; a queue that lags more has worse problems.
 PARK_FOR: Final = timedelta(minutes=15)
 # No sign of life for this long: nobody will stop it any more.
 STALE_AFTER: Final = timedelta(hours=24)
-# What a session can plausibly be; beyond, somebody looks before anybody bills.
-LONGEST: Final = timedelta(hours=72)
-MOST_ENERGY_KWH: Final = Decimal(1000)
-CLOCK_SKEW: Final = timedelta(minutes=5)
 _CENT: Final = Decimal("0.01")
 
 
@@ -43,18 +40,6 @@ class Facts:
     authorization_timeout: timedelta = timedelta(0)
     tariff: Tariff | None = None
     samples: tuple[Sample, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adjustment:
-    """What a meter value that came after the end would have changed; one row of `session_adjustments`."""
-
-    id: UUID
-    session_id: UUID
-    sample: Sample
-    energy_kwh: Decimal
-    cost: Decimal | None
-    currency: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +219,7 @@ def _stop(session: Session | None, received: Received, facts: Facts) -> Decided:
         return _park_or_refuse(session, received, facts)
     if session.has_ended:
         return refuse(session, received, Reason.ALREADY_ENDED, facts)
-    ended = _end(session, command.ended_at or received.accepted_at, command.energy_kwh, facts.now)
+    ended = complete(session, command.ended_at or received.accepted_at, command.energy_kwh, facts.now)
     final_cost = ended.final_cost if command.final_cost is None else command.final_cost.quantize(_CENT)
     stopped = replace(ended, reason=command.reason, final_cost=final_cost)
     return _emit(stopped, (EventType.SESSION_COMPLETED,), received.message_id, facts.now)
@@ -243,36 +228,9 @@ def _stop(session: Session | None, received: Received, facts: Facts) -> Decided:
 def expire(session: Session, cause: UUID, now: datetime) -> Decided:
     """End a session that gave no sign of life for `STALE_AFTER`: never a silent bill, always a review."""
     last_sign = session.updated_at if session.meter is None else session.meter.last_at
-    ended = _end(session, max(last_sign, session.started_at or last_sign), None, now)
+    ended = complete(session, max(last_sign, session.started_at or last_sign), None, now)
     stale = replace(ended, reason=str(Reason.STALE), review=Review.STALE, final_cost=None)
     return _emit(stale, (EventType.SESSION_COMPLETED,), cause, now)
-
-
-def _end(session: Session, ended_at: datetime, stated_kwh: Decimal | None, now: datetime) -> Session:
-    """Complete and price the session; what is not plausible is for somebody to look at, and has no price."""
-    energy = energy_kwh(session.meter) if stated_kwh is None else stated_kwh
-    ended = replace(session, phase=Phase.COMPLETED, energy_kwh=energy, ended_at=ended_at, updated_at=now)
-    review = session.review or _implausible(ended, now)
-    cost = None if review is not None or session.tariff is None else price(session.tariff, _usage(ended, ended_at))
-    return replace(ended, review=review, final_cost=cost)
-
-
-def _usage(session: Session, until: datetime) -> Usage:
-    return usage(session.meter, session.energy_kwh, session.started_at or session.created_at, until)
-
-
-def _implausible(session: Session, now: datetime) -> Review | None:
-    began, ended = session.started_at or session.created_at, session.ended_at
-    assert ended is not None
-    if ended < began:
-        return Review.ENDED_BEFORE_START
-    if ended > now + CLOCK_SKEW:
-        return Review.CLOCK_SKEW
-    if ended - began > LONGEST:
-        return Review.TOO_LONG
-    if session.energy_kwh is not None and session.energy_kwh > MOST_ENERGY_KWH:
-        return Review.TOO_MUCH_ENERGY
-    return None
 
 
 def _meter(session: Session | None, received: Received, facts: Facts) -> Decided:
@@ -285,8 +243,8 @@ def _meter(session: Session | None, received: Received, facts: Facts) -> Decided
     sample = Sample(command.measured_at or received.accepted_at, command.meter_wh, command.measured_at is not None)
     meter = advance(session.meter, sample) if comes_after(session.meter, sample) else fold((*facts.samples, sample))
     if session.phase is Phase.COMPLETED:
-        adjustment = _adjustment(session, sample, meter, received)
-        return Decided(outcome=Outcome.APPLIED, samples=(sample,), adjustment=adjustment)
+        adjusted = adjust(session, sample, meter, received)
+        return Decided(outcome=Outcome.APPLIED, samples=(sample,), adjustment=adjusted)
     skewed = sample.at > facts.now + CLOCK_SKEW
     measured = replace(
         session,
@@ -296,23 +254,6 @@ def _meter(session: Session | None, received: Received, facts: Facts) -> Decided
         updated_at=facts.now,
     )
     return Decided(outcome=Outcome.APPLIED, session=measured, samples=(sample,))
-
-
-def _adjustment(session: Session, sample: Sample, meter: Meter | None, received: Received) -> Adjustment | None:
-    """Return what a meter value after the end would have changed; one that changes nothing makes none."""
-    energy = energy_kwh(meter)
-    if energy is None or meter == session.meter:
-        return None
-    ended_at = session.ended_at or sample.at
-    used = usage(meter, energy, session.started_at or session.created_at, ended_at)
-    return Adjustment(
-        id=received.message_id,
-        session_id=session.id,
-        sample=sample,
-        energy_kwh=energy,
-        cost=None if session.tariff is None else price(session.tariff, used),
-        currency=session.currency,
-    )
 
 
 def _cancel(session: Session | None, received: Received, facts: Facts) -> Decided:

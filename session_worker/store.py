@@ -13,7 +13,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from session_worker.decide import Adjustment, Resolution
+from session_worker.completion import Adjustment
+from session_worker.decide import Resolution
 from session_worker.session import Claim, Received, Request, Session, request_of, session_of
 from session_worker.tables import (
     inbox,

@@ -26,6 +26,7 @@ PURE = (
     "session_worker/session.py",
     "session_worker/decide.py",
     "session_worker/authorize.py",
+    "session_worker/completion.py",
     "session_worker/breaker.py",
     "shared/meter.py",
     "shared/pricing.py",

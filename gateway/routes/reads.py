@@ -1,4 +1,4 @@
-"""The GETs: a request's decision, a session, sessions. A client without the scope `operator` sees its own."""
+"""The GETs of requests, sessions and exports. A client without the scope `operator` sees its own."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -10,23 +10,19 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from pydantic.alias_generators import to_camel
 
 from gateway.auth import ApiKey, Caller, Scope, identify
-from gateway.commands import REQUESTS_PATH, SESSIONS_PATH
+from gateway.command_route import SESSION_TAG
+from gateway.database import Database
+from gateway.ocpi import Party, export
+from gateway.ocpi_example import example_export
 from gateway.problems import Kind, Problem
-from gateway.reads import (
-    CURSOR_PATTERN,
-    Cursor,
-    Database,
-    Row,
-    SessionFilter,
-    read_request,
-    read_session,
-    read_sessions,
-)
-from gateway.schemas import Session, SessionPage, SessionRequest
+from gateway.reads import CURSOR_PATTERN, Cursor, SessionFilter, read_one, read_sessions
+from gateway.resources import REQUEST, REQUESTS_PATH, SESSION, SESSIONS_PATH, Resource, Row
+from gateway.schemas import Session, SessionExport, SessionPage, SessionRequest
+from shared.clock import now_utc
+from shared.commands import UtcTime
 from shared.fields import Identifier
-from shared.resources import Status, request_json, session_json
+from shared.resources import Status
 
-TAG = "Session Management"
 MOST_ITEMS = 100
 ITEMS = 20
 
@@ -45,15 +41,17 @@ class SessionQuery(BaseModel):
     charger_id: Identifier | None = None
     driver_id: Identifier | None = None
     status: Status | None = None
+    created_from: Annotated[UtcTime | None, Field(description="At or after this time.")] = None
+    created_to: Annotated[UtcTime | None, Field(description="Before this time.")] = None
     limit: Annotated[int, Field(ge=1, le=MOST_ITEMS)] = ITEMS
     cursor: CursorText | None = None
 
 
-def read_routes(database: Database, keys: tuple[ApiKey, ...] | None) -> APIRouter:
+def read_routes(database: Database, keys: tuple[ApiKey, ...] | None, party: Party) -> APIRouter:
     """Return the routes. Ids in paths match only as UUIDs, so that `…/start` stays a POST and nothing else."""
 
-    Reader = Annotated[Caller, Depends(_reader(keys))]  # noqa: N806 - a type
-    router = APIRouter(tags=[TAG])
+    Reader = Annotated[Caller, Depends(caller_with(Scope.SESSIONS, keys))]  # noqa: N806 - a type
+    router = APIRouter(tags=[SESSION_TAG])
 
     @router.get(
         REQUESTS_PATH + "/{requestId:uuid}",
@@ -62,7 +60,7 @@ def read_routes(database: Database, keys: tuple[ApiKey, ...] | None) -> APIRoute
         response_model=SessionRequest,
     )
     async def get_request(request_id: Annotated[UUID, Path(alias="requestId")], caller: Reader) -> Response:
-        return _found(await read_request(database, request_id, caller.sees_only), request_json)
+        return found(await read_one(database, REQUEST, request_id, caller.sees_only), REQUEST)
 
     @router.get(
         SESSIONS_PATH,
@@ -72,7 +70,8 @@ def read_routes(database: Database, keys: tuple[ApiKey, ...] | None) -> APIRoute
     )
     async def list_sessions(query: Annotated[SessionQuery, Query()], caller: Reader) -> Response:
         rows, following = await read_sessions(database, _filter(query, caller))
-        items = [session_json(row) for row in rows]
+        now = now_utc()
+        items = [SESSION.to_json(row, now) for row in rows]
         return _json({"items": items, "nextCursor": following.encode() if following else None})
 
     @router.get(
@@ -82,18 +81,40 @@ def read_routes(database: Database, keys: tuple[ApiKey, ...] | None) -> APIRoute
         response_model=Session,
     )
     async def get_session(session_id: Annotated[UUID, Path(alias="sessionId")], caller: Reader) -> Response:
-        return _found(await read_session(database, session_id, caller.sees_only), session_json)
+        return found(await read_one(database, SESSION, session_id, caller.sees_only), SESSION)
 
+    _add_export(router, database, party, Depends(caller_with(Scope.SESSIONS, keys)))
     return router
 
 
-def _reader(keys: tuple[ApiKey, ...] | None) -> Callable[[Request], Caller]:
-    def reader(request: Request) -> Caller:
-        caller = identify(keys, dict(request.scope["headers"]))
-        caller.require(Scope.SESSIONS)
-        return caller
+def _add_export(router: APIRouter, database: Database, party: Party, caller_of: Any) -> None:
+    Reader = Annotated[Caller, caller_of]  # noqa: N806 - a type
 
-    return reader
+    @router.get(
+        SESSIONS_PATH + "/{sessionId:uuid}/cdr",
+        summary="Export a charging session as OCPI 2.2.1",
+        description=(
+            "The session as OCPI's Session object, and its charge detail record: `cdr` is null until the session is "
+            "completed and its cost is known. `total_cost` is the `finalCost` of the session."
+        ),
+        operation_id="session.cdr.get",
+        response_model=SessionExport,
+        responses={200: {"content": {"application/json": {"example": example_export()}}}},
+    )
+    async def get_cdr(session_id: Annotated[UUID, Path(alias="sessionId")], caller: Reader) -> Response:
+        row = await read_one(database, SESSION, session_id, caller.sees_only)
+        return _json(export(_known(row), party, now_utc()))
+
+
+def caller_with(scope: Scope, keys: tuple[ApiKey, ...] | None) -> Callable[[Request], Caller]:
+    """Return the dependency that yields the caller, or raises the 401 or 403."""
+
+    def caller(request: Request) -> Caller:
+        identified = identify(keys, dict(request.scope["headers"]))
+        identified.require(scope)
+        return identified
+
+    return caller
 
 
 def _filter(query: SessionQuery, caller: Caller) -> SessionFilter:
@@ -102,15 +123,22 @@ def _filter(query: SessionQuery, caller: Caller) -> SessionFilter:
         charger_id=query.charger_id,
         driver_id=query.driver_id,
         status=query.status,
+        created_from=query.created_from,
+        created_to=query.created_to,
         limit=query.limit,
         after=query.cursor,
     )
 
 
-def _found(row: Row | None, to_json: Callable[[Row], dict[str, Any]]) -> Response:
+def found(row: Row | None, resource: Resource) -> Response:
+    """Return the JSON of the row, or raise the 404."""
+    return _json(resource.to_json(_known(row), now_utc()))
+
+
+def _known(row: Row | None) -> Row:
     if row is None:
         raise Problem(Kind.NOT_FOUND, "Nothing is known of this id, or not yet.")
-    return _json(to_json(row))
+    return row
 
 
 def _json(content: dict[str, Any]) -> Response:

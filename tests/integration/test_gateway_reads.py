@@ -1,8 +1,10 @@
 """The gateway's GETs on a real database, with the rights that provisioning gives it."""
 
 import hashlib
+import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -14,6 +16,8 @@ import pytest
 import pytest_asyncio
 
 from ops.local_stack.processes import Name, Process, Processes
+from shared.meter import Meter, meter_json
+from shared.pricing import Tariff, tariff_json
 from tests.servers import House, provision
 from tests.unit.gateway.test_bad_input import problem
 
@@ -35,6 +39,8 @@ async def gateway(house: House, processes: Processes, tmp_path_factory: pytest.T
         API_KEYS_FILE=str(keys),
         DATABASE_URL=_as_login(house.database_url, login),
         AMQP_URL=_as_login(house.amqp_url, login),
+        OCPI_COUNTRY_CODE="NL",
+        OCPI_PARTY_ID="VOL",
     )
 
 
@@ -53,7 +59,7 @@ async def client(gateway: Process) -> AsyncIterator[httpx.AsyncClient]:
 async def database(house: House) -> AsyncIterator[asyncpg.Connection]:
     """The administrator's connection; the tables are empty at the start of every test."""
     connection = await asyncpg.connect(house.database_url)
-    await connection.execute("TRUNCATE charging_sessions, charging_session_requests")
+    await connection.execute("TRUNCATE charging_sessions, charging_session_requests, drivers, stations, tariffs")
     yield connection
     await connection.close()
 
@@ -169,6 +175,92 @@ async def test_filters_narrow_the_list_together(client: httpx.AsyncClient, datab
     assert len(await found(chargerId="C")) == 3
     assert len(await found(status="COMPLETED")) == 3
     assert await found(status="CANCELLED") == []
+
+
+async def test_a_time_range_has_its_beginning_and_not_its_end(
+    client: httpx.AsyncClient, database: asyncpg.Connection
+) -> None:
+    """By the time of creation, in any offset; with the other filters, and across pages."""
+    times = [NOW + timedelta(hours=number) for number in range(4)]
+    ids = [
+        str(await insert_session(database, createdAt=created_at, chargerId=f"C-{created_at}")) for created_at in times
+    ]
+
+    async def found(**query: str) -> list[str]:
+        return [item["sessionId"] for item in (await client.get("/api/v1/session", params=query)).json()["items"]]
+
+    second, last = times[1].isoformat(), times[3].astimezone(timezone(timedelta(hours=2))).isoformat()
+    assert await found(createdFrom=second, createdTo=last) == [ids[2], ids[1]]
+    assert await found(createdFrom=last) == [ids[3]]
+    assert await found(createdTo=second) == [ids[0]]
+    assert await found(createdFrom=second, chargerId=f"C-{times[0]}") == []
+    page = (await client.get("/api/v1/session", params={"createdFrom": second, "limit": "2"})).json()
+    assert [item["sessionId"] for item in page["items"]] == [ids[3], ids[2]]
+    assert await found(createdFrom=second, cursor=page["nextCursor"]) == [ids[1]]
+
+
+@pytest.mark.parametrize("value", ["yesterday", "2026-05-04", "2026-05-04T12:00:00", "5", ""])
+async def test_a_time_without_a_date_or_zone_is_refused(client: httpx.AsyncClient, value: str) -> None:
+    answer = await client.get("/api/v1/session", params={"createdFrom": value})
+    assert problem(answer, 400, "invalid-parameter")["errors"][0]["parameter"] == "createdFrom"
+
+
+async def test_a_running_session_shows_its_cost_so_far(client: httpx.AsyncClient, database: asyncpg.Connection) -> None:
+    """Alone and in the list, from the frozen tariff and the meter; its export has no record yet."""
+    tariff = tariff_json(Tariff(name="T", currency="EUR", flat=Decimal(1), per_kwh=Decimal("0.5")))
+    meter = Meter(lowest_wh=Decimal(0), highest_wh=Decimal(3000), last_at=NOW, energy_wh=Decimal(3000))
+    session_id = await insert_session(
+        database, tariff=json.dumps(tariff), meter=json.dumps(meter_json(meter)), energyKwh=3, startedAt=NOW,
+        currency="EUR",
+    )  # fmt: skip
+    read = (await client.get(f"/api/v1/session/{session_id}")).json()
+    (listed,) = (await client.get("/api/v1/session")).json()["items"]
+    assert (read["finalCost"], read["currency"]) == ("2.50", "EUR")
+    assert listed == read
+    assert "tariff" not in read
+    exported = (await client.get(f"/api/v1/session/{session_id}/cdr")).json()
+    assert exported["cdr"] is None
+    assert exported["session"]["total_cost"] == {"excl_vat": 2.5, "incl_vat": 2.5}
+
+
+async def test_a_completed_session_has_a_charge_detail_record(
+    client: httpx.AsyncClient, database: asyncpg.Connection
+) -> None:
+    """Its total is the stored cost; another client's is not found."""
+    session_id = await insert_session(
+        database, status="COMPLETED", phase="COMPLETED", finalCost=4.5, currency="EUR", energyKwh=3, startedAt=NOW,
+        endedAt=NOW + timedelta(hours=1), needsReview=True, reviewReason="STALE",
+    )  # fmt: skip
+    cdr = (await client.get(f"/api/v1/session/{session_id}/cdr")).json()["cdr"]
+    assert (cdr["id"], cdr["total_cost"]["incl_vat"], cdr["total_energy"]) == (str(session_id), 4.5, 3.0)
+    assert (cdr["country_code"], cdr["party_id"]) == ("NL", "VOL")
+    assert cdr["remark"] == "Needs review: STALE"
+    problem(await client.get(f"/api/v1/session/{uuid4()}/cdr"), 404, "not-found")
+    headers = {"X-API-Key": "other-key"}
+    problem(await client.get(f"/api/v1/session/{session_id}/cdr", headers=headers), 404, "not-found")
+
+
+async def test_stations_and_tariffs_are_read_as_they_are_kept(
+    client: httpx.AsyncClient, database: asyncpg.Connection
+) -> None:
+    """Decimals as strings, times in UTC; nobody but an operator."""
+    await database.execute("INSERT INTO stations VALUES ('S/1', false, 'Maintenance', $1)", NOW)
+    await database.execute(
+        """INSERT INTO tariffs (name, currency, "perKwh", "stepWh", "chargerIds", "updatedAt")
+           VALUES ('default', 'EUR', 0.450, 100, '["C"]', $1)""", NOW,
+    )  # fmt: skip
+    station = await client.get("/api/v1/stations/S%2F1")
+    assert station.json() == {
+        "stationId": "S/1", "open": False, "reason": "Maintenance", "updatedAt": "2026-05-04T12:00:00.123Z",
+    }  # fmt: skip
+    assert (await client.get("/api/v1/tariffs/default")).json() == {
+        "name": "default", "currency": "EUR", "flat": None, "perKwh": "0.450", "perHour": None, "perIdleHour": None,
+        "stepWh": 100, "stepSeconds": None, "minimum": None, "maximum": None, "taxPercent": None, "chargerIds": ["C"],
+        "updatedAt": "2026-05-04T12:00:00.123Z",
+    }  # fmt: skip
+    for path in ("drivers", "stations", "tariffs"):
+        problem(await client.get(f"/api/v1/{path}/nowhere"), 404, "not-found")
+        problem(await client.get(f"/api/v1/{path}/x", headers={"X-API-Key": "app-key"}), 403, "forbidden")
 
 
 async def test_a_client_sees_its_own_and_an_operator_everything(

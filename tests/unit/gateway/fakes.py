@@ -11,6 +11,7 @@ import httpx
 from gateway.app import create_app
 from gateway.auth import ApiKey, Caller, Scope
 from gateway.database import Database
+from gateway.ocpi import Party
 from shared.broker.publisher import Outcome, Publisher
 from shared.messages import Outgoing
 
@@ -28,12 +29,14 @@ PATHS = {
     "start": "/api/v1/session/start",
     "stop": "/api/v1/session/stop",
     "cancel": "/api/v1/session/cancel",
+    "meter": "/api/v1/session/meter-values",
 }
 BODIES: dict[str, dict[str, Any]] = {
     "request": REQUEST_BODY,
     "start": {"chargerId": "CHARGER-001"},
     "stop": {"sessionId": SESSION_ID},
     "cancel": {"sessionId": SESSION_ID},
+    "meter": {"sessionId": SESSION_ID, "meterWh": "1234.5"},
 }
 
 
@@ -63,11 +66,17 @@ def api_key(key: str, client: str, *scopes: Scope) -> ApiKey:
 
 @asynccontextmanager
 async def opened(
-    publisher: Publisher | None = None, keys: tuple[ApiKey, ...] | None = None, **options: Any
+    publisher: Publisher | None = None,
+    keys: tuple[ApiKey, ...] | None = None,
+    database: Database | None = None,
+    **options: Any,
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """Yield a client of a gateway in this process."""
-    database = Database(NO_DATABASE)
-    app = create_app(publisher=publisher or FakePublisher(), database=database, keys=keys)
+    """Yield a client of a gateway in this process. Its lifespan does not run: nobody looks for outcomes."""
+    database = database or Database(NO_DATABASE)
+    party = Party("XX", "VLT")
+    app = create_app(
+        publisher=publisher or FakePublisher(), database=database, keys=keys, party=party, drain=asyncio.Event()
+    )
     transport = httpx.ASGITransport(app, **options)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         yield client

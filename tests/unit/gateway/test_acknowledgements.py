@@ -45,8 +45,8 @@ async def test_a_start_is_answered_with_the_seeds_four_keys(charger_id: str) -> 
     assert UUID(session_id).version == 7
 
 
-@pytest.mark.parametrize("name", ["stop", "cancel"])
-async def test_stop_and_cancel_name_the_session_in_their_answer(name: str) -> None:
+@pytest.mark.parametrize("name", ["stop", "cancel", "meter"])
+async def test_what_is_about_a_session_names_it_in_its_answer(name: str) -> None:
     """202 with success, sessionId and message; they make nothing new, so there is no Location."""
     async with opened() as client:
         answer = await client.post(PATHS[name], json=BODIES[name])
@@ -132,11 +132,3 @@ async def test_only_a_sane_trace_context_is_passed_on(sent: dict[str, str], pass
     headers = publisher.published[0].message.headers
     assert answer.status_code == 202
     assert {name: value for name, value in headers.items() if name.startswith("trace")} == passed
-
-
-async def test_prefer_is_not_claimed_to_be_applied() -> None:
-    """Until waiting exists, the plain acknowledgement comes and nothing says otherwise."""
-    async with opened() as client:
-        answer = await client.post(PATHS["start"], json=BODIES["start"], headers={"Prefer": "wait=5"})
-    assert answer.status_code == 202
-    assert "preference-applied" not in answer.headers

@@ -8,8 +8,8 @@ import pytest
 from tests.unit.gateway.fakes import PATHS, REQUEST_BODY, FakePublisher, opened
 
 
-async def test_every_operation_is_documented_in_the_seeds_section() -> None:
-    """ "Session Management" holds "Start a new charging session" and its siblings."""
+async def test_every_operation_is_documented_in_its_section() -> None:
+    """ "Session Management" holds "Start a new charging session" and its siblings; the operator's have their own."""
     async with opened() as client:
         document = (await client.get("/api/openapi.json")).json()
     operations = {
@@ -20,13 +20,50 @@ async def test_every_operation_is_documented_in_the_seeds_section() -> None:
     assert set(operations) == {
         ("post", "/api/charging-session-requests"), ("get", "/api/charging-session-requests/{requestId}"),
         ("post", "/api/v1/session/start"), ("post", "/api/v1/session/stop"), ("post", "/api/v1/session/cancel"),
-        ("get", "/api/v1/session"), ("get", "/api/v1/session/{sessionId}"),
+        ("post", "/api/v1/session/meter-values"), ("get", "/api/v1/session"), ("get", "/api/v1/session/{sessionId}"),
+        ("get", "/api/v1/session/{sessionId}/cdr"),
+        ("put", "/api/v1/drivers/{driverId}"), ("get", "/api/v1/drivers/{driverId}"),
+        ("delete", "/api/v1/drivers/{driverId}"), ("put", "/api/v1/stations/{stationId}"),
+        ("get", "/api/v1/stations/{stationId}"), ("delete", "/api/v1/stations/{stationId}"),
+        ("put", "/api/v1/tariffs/{name}"), ("get", "/api/v1/tariffs/{name}"),
     }  # fmt: skip
-    assert {tag for operation in operations.values() for tag in operation["tags"]} == {"Session Management"}
+    for (_, path), operation in operations.items():
+        section = "Session Management" if "session" in path else "Operator"
+        assert operation["tags"] == [section]
     assert operations["post", "/api/v1/session/start"]["summary"] == "Start a new charging session"
     for operation in operations.values():
         assert "422" not in operation["responses"]
         assert {"400", "401", "403", "500", "503"} <= set(operation["responses"])
+
+
+async def test_every_command_documents_how_to_wait_for_its_outcome() -> None:
+    """The header, the resource under 200, the refusal under 409, and the header that tells an outcome apart."""
+    async with opened() as client:
+        document = (await client.get("/api/openapi.json")).json()
+    for path, methods in document["paths"].items():
+        for operation in (operation for method, operation in methods.items() if method != "get"):
+            assert "Prefer" in {parameter["name"] for parameter in operation["parameters"]}, path
+            assert "Preference-Applied" in operation["responses"]["200"]["headers"]
+            (refused,) = operation["responses"]["409"]["content"]["application/problem+json"]["examples"].values()
+            assert refused["value"]["reason"] == "CHARGER_BUSY"
+
+
+async def test_every_reference_in_the_document_leads_somewhere() -> None:
+    async with opened() as client:
+        answer = await client.get("/api/openapi.json")
+    schemas = answer.json()["components"]["schemas"]
+    assert set(re.findall(r'"#/components/schemas/([^"]+)"', answer.text)) <= set(schemas)
+
+
+async def test_the_documented_export_is_what_the_export_makes() -> None:
+    """Its total is the session's `finalCost`: 0.50 + 23.4 kWh x 0.45 + 0.5 h idle x 6.00, and 19 % of tax."""
+    async with opened() as client:
+        document = (await client.get("/api/openapi.json")).json()
+    answer = document["paths"]["/api/v1/session/{sessionId}/cdr"]["get"]["responses"]["200"]
+    assert answer["content"]["application/json"]["example"]["cdr"]["total_cost"] == {
+        "excl_vat": 14.03,
+        "incl_vat": 16.7,
+    }
 
 
 @pytest.mark.parametrize("path", PATHS.values())

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from gateway.faults import FaultLog
-from gateway.routes.commands import MAX_IN_FLIGHT
+from gateway.publishing import MAX_IN_FLIGHT
 from shared.broker.publisher import Outcome
 from shared.messages import Message
 from tests.unit.gateway.fakes import BODIES, PATHS, FakePublisher, opened

@@ -1,0 +1,74 @@
+"""What can be read: the table, key and columns of each resource, and its JSON."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from gateway.costs import cost_and_currency
+from shared.resources import REQUEST_COLUMNS, SESSION_COLUMNS, request_json, rfc3339, session_json
+
+REQUESTS_PATH: Final = "/api/charging-session-requests"
+SESSIONS_PATH: Final = "/api/v1/session"
+DRIVERS_PATH: Final = "/api/v1/drivers"
+STATIONS_PATH: Final = "/api/v1/stations"
+TARIFFS_PATH: Final = "/api/v1/tariffs"
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """One kind of thing. `to_json` is given the row and the time at which it is shown."""
+
+    table: str
+    key: str = "id"
+    columns: tuple[str, ...]
+    to_json: Callable[[Row, datetime], dict[str, Any]]
+
+
+def live_session_json(row: Row, now: datetime) -> dict[str, Any]:
+    """Return the session JSON; in progress, with what the session would cost if it ended now."""
+    cost, currency = cost_and_currency(row, now)
+    return session_json(row | {"finalCost": cost, "currency": currency})
+
+
+def _request_json(row: Row, _: datetime) -> dict[str, Any]:
+    return request_json(row)
+
+
+def _row_json(row: Row, _: datetime) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in row.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    return format(value, "f") if isinstance(value, Decimal) else value
+
+
+SESSION: Final = Resource(
+    table="charging_sessions",
+    columns=(*SESSION_COLUMNS, "tariff", "meter", "reviewReason"),
+    to_json=live_session_json,
+)
+REQUEST: Final = Resource(table="charging_session_requests", columns=REQUEST_COLUMNS, to_json=_request_json)
+DRIVER: Final = Resource(
+    table="drivers",
+    key="driverId",
+    columns=("driverId", "status", "validFrom", "validUntil", "stations", "reason", "updatedAt"),
+    to_json=_row_json,
+)
+STATION: Final = Resource(
+    table="stations", key="stationId", columns=("stationId", "open", "reason", "updatedAt"), to_json=_row_json
+)
+TARIFF: Final = Resource(
+    table="tariffs",
+    key="name",
+    columns=(
+        "name", "currency", "flat", "perKwh", "perHour", "perIdleHour", "stepWh", "stepSeconds", "minimum", "maximum",
+        "taxPercent", "chargerIds", "updatedAt",
+    ),
+    to_json=_row_json,
+)  # fmt: skip

@@ -1,0 +1,47 @@
+"""What a caller is shown who waited for a command: the resource as it now is, or the refusal."""
+
+from typing import Any, Final
+
+from gateway.auth import Caller
+from gateway.command_route import CommandRoute
+from gateway.database import Database
+from gateway.outcomes import End
+from gateway.problems import Kind, Problem
+from gateway.reads import read_one
+from gateway.resources import REQUEST, Row
+from shared.clock import now_utc
+from shared.commands import AnyCommand
+
+# The codes are the session worker's; one that has no words here speaks for itself.
+_IN_WORDS: Final = {
+    "ALREADY_ENDED": "The session has already ended.",
+    "CHARGER_BUSY": "The charger already has a session in progress.",
+    "CONCURRENT_SESSION": "The driver already has a session in progress at this station.",
+    "IDEMPOTENCY_CONFLICT": "The Idempotency-Key was used before with another body, which stands; nothing is changed.",
+    "NOT_PRIVILEGED": "This needs the scope operator.",
+    "SESSION_EXISTS": "There already is a session or request with this id.",
+    "UNKNOWN_SESSION": "There is no such session.",
+}
+
+
+async def shown(
+    database: Database, route: CommandRoute, command: AnyCommand, end: End, caller: Caller
+) -> dict[str, Any] | None:
+    """Return the JSON of what the command is about, None where it cannot be found; raise the 409 of a refusal.
+
+    Raises Unavailable or NotProvisioned when the database does not tell.
+    """
+    key = getattr(command, route.key)
+    if route.resource is REQUEST or (end.is_applied and route.resource is not None):
+        row = await read_one(database, route.resource, key, caller.sees_only)
+        if end.is_applied or _is_decision(row, end):
+            return None if row is None else route.resource.to_json(row, now_utc())
+    if not end.is_applied:
+        reason = end.reason or "REFUSED"
+        raise Problem(Kind.REFUSED, _IN_WORDS.get(reason, f"The command was refused: {reason}."), reason=reason)
+    return {route.parameter: key, "deleted": True}
+
+
+def _is_decision(request: Row | None, end: End) -> bool:
+    """A request that was not allowed has its answer all the same; one that conflicts with another has none."""
+    return request is not None and request["decision"] is not None and request["reason"] == end.reason
