@@ -21,16 +21,15 @@ demo: $(RUNTIME) ## Run the whole product once, with proof: every request acknow
 up: $(RUNTIME) ## Run the whole product until Ctrl-C, and print where everything is
 	@$(BIN)/python -m ops up
 
-down: $(RUNTIME) ## Stop what an earlier `make up` left running
+down: $(RUNTIME) ## Stop what an earlier `make up` left running, and in Docker what a killed run left behind
 	@$(BIN)/python -m ops down
 
 test: $(DEVELOPMENT) ## Run the tests on a real broker and a real database
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(DEVELOPMENT) ## Check style, format and which package imports which
+lint: $(DEVELOPMENT) ## Check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@if grep -q '^\[tool.importlinter\]' pyproject.toml; then set -x; $(BIN)/lint-imports; fi
 
 types: $(DEVELOPMENT) ## Check types
 	$(BIN)/mypy $(wildcard $(PACKAGES))

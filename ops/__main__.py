@@ -33,7 +33,11 @@ def run_up() -> None:
 
 @app.command("down")
 def run_down() -> None:
-    """Stop what an earlier `up` left running."""
+    """Stop what an earlier `up` left running; in Docker, remove also what a killed `up` or demo left behind.
+
+    A demo that runs is left alone. In Docker one `up` and one demo can run at a time, and the containers of one that
+    was killed (kill -9) stay until the next run or until this command.
+    """
     raise typer.Exit(_told(up.down))
 
 

@@ -20,6 +20,16 @@ Result = TypeVar("Result")
 # Two provisioning runs at once must not migrate at once: any number that nobody else uses.
 _MIGRATION_LOCK = 7_305_421_001
 
+# What a role may do by itself, by membership or as PUBLIC: all of it counts.
+_FOUND_GRANTS = text("""
+    SELECT tablename, verb FROM pg_tables
+    CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS verb
+    WHERE schemaname = 'public' AND has_table_privilege(:name, format('%I.%I', schemaname, tablename), verb)""")
+_FOUND_ROLE = text("""
+    SELECT rolcanlogin AND has_schema_privilege(oid, 'public', 'USAGE') AS is_usable,
+           rolsuper OR rolcreatedb OR rolcreaterole AS is_mighty
+    FROM pg_roles WHERE rolname = :name""")
+
 
 async def migrate(url: str) -> list[str]:
     """Bring the schema to the newest revision."""
@@ -46,6 +56,16 @@ async def grant(url: str, logins: Logins) -> list[str]:
     finally:
         await engine.dispose()
     return []
+
+
+async def compare_roles(url: str, logins: Logins) -> list[str]:
+    """Say which of the named roles are missing, and which may do less or more than their process needs."""
+    engine = create_async_engine(driver_url(url))
+    try:
+        async with engine.connect() as tx:
+            return [fault for login, rights in logins.named() for fault in await _role_faults(tx, login.name, rights)]
+    finally:
+        await engine.dispose()
 
 
 def _config() -> Config:
@@ -91,7 +111,19 @@ async def _set_rights(tx: AsyncConnection, name: str, rights: Rights) -> None:
     role = tx.dialect.identifier_preparer.quote(name)
     await tx.exec_driver_sql(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {role}")
     await tx.exec_driver_sql(f"GRANT USAGE ON SCHEMA public TO {role}")
-    if rights.reads:
-        await tx.exec_driver_sql(f"GRANT SELECT ON {', '.join(rights.reads)} TO {role}")
-    if rights.writes:
-        await tx.exec_driver_sql(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(rights.writes)} TO {role}")
+    for table, verbs in rights.tables.items():
+        await tx.exec_driver_sql(f"GRANT {', '.join(verbs)} ON {table} TO {role}")
+
+
+async def _role_faults(tx: AsyncConnection, name: str, rights: Rights) -> list[str]:
+    role = (await tx.execute(_FOUND_ROLE, {"name": name})).one_or_none()
+    if role is None:
+        return [f"role {name} is missing: run provision"]
+    faults = [] if role.is_usable else [f"role {name} may not log in and use schema public: run provision"]
+    if role.is_mighty:
+        faults.append(f"role {name} is a superuser or may create databases or roles: run provision")
+    wanted = {(table, verb) for table, verbs in rights.tables.items() for verb in verbs}
+    found = {(table, verb) for table, verb in await tx.execute(_FOUND_GRANTS, {"name": name})}
+    faults += [f"role {name} may not {verb} on {table}: run provision" for table, verb in sorted(wanted - found)]
+    faults += [f"role {name} may {verb} on {table}, and need not" for table, verb in sorted(found - wanted)]
+    return faults

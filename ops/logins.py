@@ -1,5 +1,6 @@
 """Who may do what: the least rights of each process, in the database and on the broker."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shared.topology import (
@@ -12,28 +13,52 @@ from shared.topology import (
     SESSION_COMMANDS,
 )
 
-SESSION_TABLES = (
-    "charging_sessions", "charging_session_requests", "inbox", "parked_commands", "outbox", "meter_values",
-    "session_adjustments", "drivers", "stations", "tariffs",
-)  # fmt: skip
-CALLBACK_TABLES = ("callback_deliveries", "callback_attempts")
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rights:
-    """Tables to read and to write; exchanges to publish to; queues to consume. Nobody configures anything."""
+    """Verbs by table; exchanges to publish to; queues to consume. Nobody configures anything."""
 
-    reads: tuple[str, ...] = ()
-    writes: tuple[str, ...] = ()
-    publishes_to: tuple[str, ...] = ()
+    tables: Mapping[str, tuple[str, ...]]
+    publishes_to: tuple[str, ...]
     consumes: tuple[str, ...] = ()
 
 
-GATEWAY = Rights(reads=SESSION_TABLES + CALLBACK_TABLES, publishes_to=(COMMANDS,))
-SESSION_WORKER = Rights(
-    writes=SESSION_TABLES, publishes_to=(EVENTS, DEAD), consumes=(SESSION_COMMANDS, PAYMENT_COMMANDS)
+# A table is one line, with the verbs of the statements that the process really has; FOR UPDATE counts as UPDATE.
+GATEWAY = Rights(
+    tables={
+        "charging_sessions": ("SELECT",),
+        "charging_session_requests": ("SELECT",),
+        "inbox": ("SELECT",),
+        "drivers": ("SELECT",),
+        "stations": ("SELECT",),
+        "tariffs": ("SELECT",),
+    },
+    publishes_to=(COMMANDS,),
 )
-CALLBACK_WORKER = Rights(writes=CALLBACK_TABLES, publishes_to=(DEAD,), consumes=(CALLBACK_EVENTS, CALLBACK_COMMANDS))
+SESSION_WORKER = Rights(
+    tables={
+        "charging_sessions": ("SELECT", "INSERT", "UPDATE"),
+        "charging_session_requests": ("SELECT", "INSERT", "UPDATE"),
+        "inbox": ("SELECT", "INSERT", "UPDATE"),
+        "parked_commands": ("SELECT", "INSERT", "DELETE"),
+        "outbox": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "meter_values": ("SELECT", "INSERT"),
+        "session_adjustments": ("INSERT",),
+        "drivers": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "stations": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "tariffs": ("SELECT", "INSERT", "UPDATE"),
+    },
+    publishes_to=(EVENTS, DEAD),
+    consumes=(SESSION_COMMANDS, PAYMENT_COMMANDS),
+)
+CALLBACK_WORKER = Rights(
+    tables={
+        "callback_deliveries": ("SELECT", "INSERT", "UPDATE"),
+        "callback_attempts": ("SELECT", "INSERT", "UPDATE"),
+    },
+    publishes_to=(DEAD,),
+    consumes=(CALLBACK_EVENTS, CALLBACK_COMMANDS),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from ops.local_stack import Kind, StackError, compose, kind
-from ops.local_stack.processes import REPOSITORY, Name, Process
+from ops.local_stack.folder import RUNS
+from ops.local_stack.processes import PORT_VARIABLES, Name, Process
 from ops.local_stack.stack import Stack, on_installed_stack
 from ops.receiver import Answer, Callback, Receiver
 
-RUNS = REPOSITORY / ".stack"
 POLL_INTERVAL_S = 0.3
 # Draining takes up to 25 s, the servers a few more.
 DOWN_TIMEOUT_S = 60
@@ -54,7 +54,7 @@ def down() -> int:
 
 def _up_in_docker(console: Console) -> int:
     with _recorded(), compose.running(console, compose.UP_PROJECT, usual_ports=True, LOG_FORMAT="console") as project:
-        urls = {name: project.url(variable) for name, variable in compose.PORT_OF.items()}
+        urls = {name: project.url(variable) for name, variable in PORT_VARIABLES.items()}
         show_addresses(console, urls, compose.management_url(project), CALLBACK_PLACEHOLDER)
         return project.run("logs", "--follow", "--tail", "0", *Name)
 

@@ -18,7 +18,7 @@ ONLY_IN = {
     "aiormq": ("shared/broker/",),
     "pamqp": ("shared/broker/",),
     "fastapi": ("gateway/",),
-    "aiohttp": ("callback_worker/", "ops/receiver.py"),
+    "aiohttp": ("callback_worker/", "ops/receiver.py", "ops/demo_load.py"),
     "httpx": ("ops/", "session_worker/authorizer.py"),
 }
 # Pure modules -> libraries of input and output that they must not reach for.

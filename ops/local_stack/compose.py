@@ -1,5 +1,6 @@
 """The stack in Docker, through `docker compose` (version 2) or `docker-compose` (1.29), whichever is there."""
 
+import fcntl
 import os
 import secrets
 import shutil
@@ -10,25 +11,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import httpx
 from rich.console import Console
 
+from ops.local_stack.folder import RUNS
 from ops.local_stack.ports import free_ports, is_free
-from ops.local_stack.processes import REPOSITORY, Name
+from ops.local_stack.processes import PORT_VARIABLES, Name, says_ready
+from ops.local_stack.program import REPOSITORY
 from ops.local_stack.servers import StackError
-from ops.local_stack.stack import new_signing_key, step
+from ops.local_stack.stack import USUAL_PORTS, new_signing_key, step
 
 # What the compose file publishes, with the ports it uses where nothing else is said.
 PUBLISHED_PORTS = {
-    "GATEWAY_PORT": 3000,
-    "SESSION_WORKER_HTTP_PORT": 3001,
-    "CALLBACK_WORKER_HTTP_PORT": 3002,
+    **{PORT_VARIABLES[name]: port for name, port in USUAL_PORTS.items()},
     "RABBITMQ_MANAGEMENT_PORT": 15672,
-}
-PORT_OF = {
-    Name.GATEWAY: "GATEWAY_PORT",
-    Name.SESSION_WORKER: "SESSION_WORKER_HTTP_PORT",
-    Name.CALLBACK_WORKER: "CALLBACK_WORKER_HTTP_PORT",
 }
 # The demo's receiver is a container of the same network, whose addresses Docker takes from these ranges.
 CONTAINER_NETWORKS = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16"
@@ -36,6 +31,10 @@ UP_PROJECT, DEMO_PROJECT = "voltline-up", "voltline-demo"
 READY_TIMEOUT_S = 120
 POLL_INTERVAL_S = 0.5
 ADMINISTRATOR = "voltline"
+
+
+class RunsAlready(StackError):
+    """Another run has the project's name."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,11 @@ def compose_command() -> list[str]:
 @contextmanager
 def running(console: Console, name: str, *, usual_ports: bool = False, **environment: str) -> Iterator[Project]:
     """The stack, built and ready, for as long as the context lasts; then it is removed with its data."""
+    with alone(name):
+        yield from _running(console, name, usual_ports=usual_ports, environment=environment)
+
+
+def _running(console: Console, name: str, *, usual_ports: bool, environment: Mapping[str, str]) -> Iterator[Project]:
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     project = Project(name, {**_secrets(), **_ports(console, usual=usual_ports), **environment})
     try:
@@ -98,10 +102,28 @@ def running(console: Console, name: str, *, usual_ports: bool = False, **environ
 
 
 def down(console: Console) -> None:
-    """Removes what `up` and the demo left."""
-    with step(console, "Containers removed"):
-        for name in (UP_PROJECT, DEMO_PROJECT):
-            Project(name, {}).remove()
+    """Removes what a killed `up` or demo left; a demo that runs is left alone."""
+    for name in (UP_PROJECT, DEMO_PROJECT):
+        try:
+            with alone(name), step(console, f"Containers of {name} removed"):
+                Project(name, {}).remove()
+        except RunsAlready as error:
+            console.print(str(error), markup=False)
+
+
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """One run of a project at a time in this checkout; raises `RunsAlready`, as a second would remove the first's."""
+    RUNS.mkdir(exist_ok=True)
+    lock = os.open(RUNS / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunsAlready(f"{name} runs already in Docker: wait for its end, or stop it") from None
+        yield
+    finally:
+        os.close(lock)
 
 
 def management_url(project: Project) -> str:
@@ -130,16 +152,9 @@ def _ports(console: Console, *, usual: bool) -> dict[str, str]:
 
 def _wait_until_ready(project: Project) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
-    for variable in PORT_OF.values():
-        while not _says_ready(f"{project.url(variable)}/readyz"):
+    for variable in PORT_VARIABLES.values():
+        while not says_ready(project.url(variable)):
             if time.monotonic() > deadline:
                 project.run("logs", "--tail", "40")
                 raise StackError(f"no answer from {project.url(variable)}/readyz within {READY_TIMEOUT_S} s")
             time.sleep(POLL_INTERVAL_S)
-
-
-def _says_ready(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2, trust_env=False).status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False

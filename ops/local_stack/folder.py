@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ops.local_stack.program import REPOSITORY
+
+# Where the runs of this checkout leave their locks.
+RUNS = REPOSITORY / ".stack"
 FOLDER_PREFIX = "voltline-run-"
 LOCK_NAME = "lock"
 

@@ -7,14 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from ops.local_stack.binaries import find_or_install
 from ops.local_stack.engine import Kind
 from ops.local_stack.folder import new_folder, sweep_dead_folders
+from ops.local_stack.program import REPOSITORY
 from ops.local_stack.servers import Control, Server, Servers, StackError
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 # The supervisor bounds its own waits; this is for one that hangs altogether.
 SUPERVISOR_END_TIMEOUT_S = 60
 

@@ -12,20 +12,21 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-
-import httpx
+from urllib.parse import urlsplit
 
 from ops.local_stack.ports import free_ports
-from ops.local_stack.program import die_with_parent
+from ops.local_stack.program import REPOSITORY, die_with_parent
 from ops.local_stack.servers import StackError
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 # A cold start imports everything once; two cores may be busy with a broker that starts as well.
 READY_TIMEOUT_S = 45
 # The contract grants 25 s to drain; what takes longer is killed.
 DRAIN_TIMEOUT_S = 30
 POLL_INTERVAL_S = 0.05
+ANSWER_TIMEOUT_S = 2
 LOG_TAIL_BYTES = 6_000
 
 
@@ -66,13 +67,12 @@ class Process:
     async def ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Waits for `/readyz` to say 200; raises `StackError` with the log's tail when it ends or takes too long."""
         deadline = time.monotonic() + timeout_s
-        async with httpx.AsyncClient(base_url=self.url, timeout=2, trust_env=False) as client:
-            while not await _says_ready(client):
-                if self.exit_code is not None:
-                    raise StackError(f"{self.name} ended with code {self.exit_code}:\n{self.log_tail()}")
-                if time.monotonic() > deadline:
-                    raise StackError(f"{self.name} was not ready within {timeout_s} s:\n{self.log_tail()}")
-                await asyncio.sleep(POLL_INTERVAL_S)
+        while not await asyncio.to_thread(says_ready, self.url):
+            if self.exit_code is not None:
+                raise StackError(f"{self.name} ended with code {self.exit_code}:\n{self.log_tail()}")
+            if time.monotonic() > deadline:
+                raise StackError(f"{self.name} was not ready within {timeout_s} s:\n{self.log_tail()}")
+            await asyncio.sleep(POLL_INTERVAL_S)
 
     async def stop(self, wanted: signal.Signals = signal.SIGTERM) -> int:
         """Sends SIGTERM (or `wanted`) and waits for the end; returns the exit code."""
@@ -155,14 +155,19 @@ class Processes:
         return {process.log.name: process.log_tail() for process in self.started}
 
 
+def says_ready(url: str) -> bool:
+    """Whether the process at `url` answers that it is ready. It is asked often, so by the smallest client there is."""
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=ANSWER_TIMEOUT_S)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
 def _inherited() -> dict[str, str]:
     """What processes need of our own environment; settings that happen to be exported here must not reach them."""
     kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "SYSTEMROOT")
     return {name: os.environ[name] for name in kept if name in os.environ} | {"PYTHONUNBUFFERED": "1"}
-
-
-async def _says_ready(client: httpx.AsyncClient) -> bool:
-    try:
-        return (await client.get("/readyz")).status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False

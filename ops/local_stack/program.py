@@ -14,6 +14,8 @@ from pathlib import Path
 
 from ops.local_stack.account import Account
 
+# Where our own programs are run from: the packages are not installed.
+REPOSITORY = Path(__file__).resolve().parents[2]
 # prctl(2): the signal that this process gets when its parent dies.
 PR_SET_PDEATHSIG = 1
 # RabbitMQ writes its queues down first; a server that takes longer than this is stuck.

@@ -21,6 +21,8 @@ METHOD_FRAME = b"\x01"
 PING_TIMEOUT_S = 3
 # Under this much free disk the broker takes no more messages; development needs little.
 DISK_FREE_LIMIT = "50MB"
+# As production should have it (docs/configuration.md); deploy/rabbitmq.conf says the same to the containers.
+MAX_MESSAGE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ def _settings(ports: BrokerPorts, password: str) -> str:
             f"default_user = {ADMINISTRATOR}",
             f"default_pass = {password}",
             f"disk_free_limit.absolute = {DISK_FREE_LIMIT}",
+            f"max_message_size = {MAX_MESSAGE_BYTES}",
             "",
         ]
     )

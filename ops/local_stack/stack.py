@@ -18,7 +18,8 @@ from rich.console import Console
 from ops.local_stack.folder import locked, new_folder
 from ops.local_stack.installed import installed_servers
 from ops.local_stack.ports import free_ports, is_free
-from ops.local_stack.processes import REPOSITORY, Name, Process, Processes
+from ops.local_stack.processes import Name, Process, Processes
+from ops.local_stack.program import REPOSITORY
 from ops.local_stack.servers import Servers, StackError
 
 # The contract's own ports, where nobody has them.

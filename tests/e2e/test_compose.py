@@ -1,5 +1,6 @@
 """The compose file as people use it: the image builds, the stack comes up, the documents' calls get their answers."""
 
+import json
 import os
 import secrets
 import subprocess
@@ -13,6 +14,8 @@ from ops.demo_story import EXAMPLE_REQUEST, EXAMPLE_START
 from ops.local_stack import StackError, compose
 from ops.local_stack.compose import Project
 from ops.local_stack.engine import engine_answers
+from ops.local_stack.rabbitmq import MAX_MESSAGE_BYTES
+from tests.e2e.test_main_job import SEED_ACKNOWLEDGEMENT, SEED_STARTED
 from tests.servers import REPOSITORY, refuse
 
 pytestmark = pytest.mark.compose
@@ -38,19 +41,15 @@ def gateway(project: Project) -> Iterator[httpx.Client]:
 
 
 def test_the_documents_calls_get_the_documents_answers(gateway: httpx.Client) -> None:
-    """Byte for byte, apart from ids; driver and charger are not the demo's, which must find its own free."""
+    """Byte for byte, apart from the id; driver and charger are not the demo's, which must find its own free."""
     body = {**EXAMPLE_REQUEST, "driverId": "driver-2", "callbackUrl": "https://receiver.example/callback"}
     requested = gateway.post("/api/charging-session-requests", json=body)
     assert requested.status_code == httpx.codes.OK
-    assert requested.json() == {"status": "acknowledged", "message": "Charging Session request received"}
+    assert requested.content == SEED_ACKNOWLEDGEMENT
     started = gateway.post("/api/v1/session/start", json={**EXAMPLE_START, "chargerId": "CHARGER-002"})
     assert started.status_code == httpx.codes.ACCEPTED
-    assert started.json() == {
-        "success": True,
-        "sessionId": started.json()["sessionId"],
-        "chargerId": "CHARGER-002",
-        "message": "Charging session started successfully",
-    }
+    expected = (SEED_STARTED % started.json()["sessionId"]).replace("CHARGER-001", "CHARGER-002")
+    assert started.content == expected.encode()
 
 
 def test_the_interactive_documentation_is_served(gateway: httpx.Client) -> None:
@@ -72,9 +71,19 @@ def test_processes_run_without_root(project: Project, process: str) -> None:
 
 def test_everything_is_published_on_loopback_alone(project: Project) -> None:
     """Anonymous calls are allowed in this stack: nobody else's machine may make them."""
-    for line in output_of(project, "ps").splitlines():
-        assert "0.0.0.0:" not in line
-        assert ":::" not in line
+    containers = output_of(project, "ps", "-q").split()
+    inspected = subprocess.run(["docker", "inspect", *containers], capture_output=True, text=True, check=True).stdout
+    ports = [ports for container in json.loads(inspected) for ports in container["NetworkSettings"]["Ports"].values()]
+    published = [(binding["HostIp"], binding["HostPort"]) for bindings in ports for binding in bindings or ()]
+    assert sorted(published) == sorted(("127.0.0.1", project.environment[name]) for name in compose.PUBLISHED_PORTS)
+
+
+def test_the_broker_takes_no_message_that_would_fill_a_consumers_memory(project: Project) -> None:
+    """The mounted file is read: the limit is the one that the documentation names."""
+    found = output_of(
+        project, "exec", "-T", "rabbitmq", "rabbitmqctl", "eval", "application:get_env(rabbit, max_message_size)."
+    )
+    assert found.strip() == f"{{ok,{MAX_MESSAGE_BYTES}}}"
 
 
 @pytest.mark.parametrize("process", PROCESSES)
