@@ -8,7 +8,7 @@ import pytest
 from ops.local_stack import Servers, StackError
 from ops.local_stack.processes import Processes
 from ops.receiver import Receiver
-from tests.servers import House, fresh_house, open_servers, refuse
+from tests.servers import House, fresh_house, open_servers, refuse, with_logins
 
 # Standard Webhooks' own test vector's key: 24 bytes, known to everybody, good for tests alone.
 SIGNING_KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -37,13 +37,16 @@ def house(servers: Servers, request: pytest.FixtureRequest) -> Iterator[House]:
 
 @pytest.fixture(scope="module")
 def processes(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    """Starts Voltline's processes in the module's house; drains them at its end. Failing tests show their logs."""
+    """Starts Voltline's processes in the module's house, each with its own least-privilege login.
+
+    Drains them at its end. Failing tests show their logs.
+    """
     environment = {
         **house.environment,
         "CALLBACK_SIGNING_KEYS": SIGNING_KEY,
         "CALLBACK_ALLOWED_NETWORKS": "127.0.0.0/8,::1/128",
     }
-    started = Processes(environment, Path(tmp_path_factory.mktemp("logs")))
+    started = Processes(environment, Path(tmp_path_factory.mktemp("logs")), own=with_logins(house))
     try:
         yield started
     finally:

@@ -18,8 +18,10 @@ import httpx
 import pytest
 
 from ops.local_stack import Kind, Servers, StackError, installed_servers, kind
+from ops.local_stack.processes import Name
 from ops.local_stack.rabbitmq import amqp_answers
 from ops.local_stack.servers import with_path
+from ops.local_stack.stack import with_login
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROVISION_TIMEOUT_S = 90
@@ -75,6 +77,20 @@ def provision(house: House, *arguments: str, **environment: str) -> str:
     if ran.returncode != 0:
         pytest.fail(f"`python -m ops provision` exited {ran.returncode}:\n{ran.stdout}", pytrace=False)
     return ran.stdout
+
+
+def with_logins(house: House) -> dict[Name, dict[str, str]]:
+    """Makes a login for each process in the house; returns the two URLs that each then gets."""
+    logins = {name: f"{name}_{secrets.token_hex(4)}:{secrets.token_hex(8)}" for name in Name}
+    named = {f"{name.upper()}_LOGIN": login for name, login in logins.items()}
+    provision(house, ADMIN_MANAGEMENT_URL=house.management_url, **named)
+    return {
+        name: {
+            "DATABASE_URL": with_login(house.database_url, login),
+            "AMQP_URL": with_login(house.amqp_url, login),
+        }
+        for name, login in logins.items()
+    }
 
 
 async def takes_connections(servers: Servers, name: str) -> bool:

@@ -99,10 +99,16 @@ class Process:
 
 
 class Processes:
-    """The processes of one run. `environment` is what all of them get; `log_folder` must exist."""
+    """The processes of one run; `log_folder` must exist.
 
-    def __init__(self, environment: Mapping[str, str], log_folder: Path) -> None:
+    `environment` is what all of them get, `own` what each gets besides: its login, for example.
+    """
+
+    def __init__(
+        self, environment: Mapping[str, str], log_folder: Path, own: Mapping[Name, Mapping[str, str]] | None = None
+    ) -> None:
         self.environment = dict(environment)
+        self.own = own or {}
         self.log_folder = log_folder
         self.started: list[Process] = []
 
@@ -114,7 +120,13 @@ class Processes:
             child = subprocess.Popen(
                 [sys.executable, "-m", name],
                 cwd=REPOSITORY,
-                env={**_inherited(), **self.environment, **environment, PORT_VARIABLES[name]: str(port)},
+                env={
+                    **_inherited(),
+                    **self.environment,
+                    **self.own.get(name, {}),
+                    **environment,
+                    PORT_VARIABLES[name]: str(port),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
