@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -15,7 +16,7 @@ from callback_worker.destination import DestinationPolicy
 from callback_worker.dispatch import Dispatcher
 from callback_worker.intake import NAME, PREFETCH, Intake
 from callback_worker.lookup import Lookup
-from callback_worker.patience import Turns
+from callback_worker.patience import Patience, Turns
 from callback_worker.results import Results
 from callback_worker.retries import Alarm, Retries
 from callback_worker.sender import Sender
@@ -35,9 +36,10 @@ log = get_logger(__name__)
 # One each for new deliveries, due deliveries, results and the readiness check.
 POOL_SIZE = 4
 # Of the 25 s of a drain: for what is in hand, an attempt's 15 s above all; what is cut off is left to others.
-DRAIN_WORK_S = 21.0
-# For the last results, where the database hangs.
-DRAIN_RESULTS_S = 3.0
+DRAIN_WORK_S = 18.0
+# For the last results, where the database hangs; the rest of the time is for closing connections to what may hang.
+DRAIN_RESULTS_S = 2.0
+DRAIN_CLOSE_S = 2.0
 
 
 async def serve(config: CallbackWorkerSettings, drain: asyncio.Event) -> None:
@@ -53,7 +55,9 @@ async def serve(config: CallbackWorkerSettings, drain: asyncio.Event) -> None:
         await _drain(parts, loops)
         for task in background:
             task.cancel()
-    await engine.dispose()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_CLOSE_S):
+            await engine.dispose()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +78,7 @@ async def _drain(parts: Parts, loops: Sequence["asyncio.Task[None]"]) -> None:
     """Take and claim no more, then let attempts and results finish within the contract's 25 s."""
     parts.slots.close()
     parts.retries.stop()
+    parts.dispatcher.end_by(now_utc() + timedelta(seconds=DRAIN_WORK_S))
     with suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_WORK_S):
             await parts.consumer.stop()
@@ -104,11 +109,11 @@ def _wire(
         timeout_s=config.callback_timeout_s,
         expires_s=config.callback_expires_s,
     )
-    alarm = Alarm(now_utc)
-    results = Results(engine, terms, clock=now_utc, on_retry=alarm.ring_at)
+    alarm, patience = Alarm(now_utc), Patience(engine)
+    results = Results(patience, terms, clock=now_utc, on_retry=alarm.ring_at)
     dispatcher = Dispatcher(sender, tasks, slots=slots, results=results, terms=terms, clock=now_utc)
-    retries = Retries(engine, dispatcher=dispatcher, slots=slots, terms=terms, alarm=alarm, clock=now_utc)
-    births = Births(engine, dispatcher=dispatcher, slots=slots, retries=retries, alarm=alarm, terms=terms)
+    retries = Retries(patience, dispatcher=dispatcher, slots=slots, terms=terms, alarm=alarm, clock=now_utc)
+    births = Births(patience, dispatcher=dispatcher, slots=slots, retries=retries, alarm=alarm, terms=terms)
     intake = Intake(consumer, publisher, births=births, dispatcher=dispatcher, drain=drain, clock=now_utc)
     return Parts(
         publisher=publisher,

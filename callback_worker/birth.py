@@ -6,11 +6,10 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from callback_worker.delivery import Attempt, State, Terms
 from callback_worker.destination import host_of
 from callback_worker.dispatch import Dispatcher
+from callback_worker.patience import Patience
 from callback_worker.retries import Alarm, Retries
 from callback_worker.slots import Slots
 from callback_worker.store import insert_deliveries, open_attempts
@@ -26,20 +25,12 @@ class Owed:
     url: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Newborn:
-    """A delivery's row, and its first attempt where a slot was free."""
-
-    row: dict[str, Any]
-    attempt: Attempt | None
-
-
 class Births:
     """Makes deliveries. What finds no slot is left to `retries`."""
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        patience: Patience,
         *,
         dispatcher: Dispatcher,
         slots: Slots,
@@ -47,24 +38,32 @@ class Births:
         alarm: Alarm,
         terms: Terms,
     ) -> None:
-        self._engine = engine
+        self._patience = patience
         self._dispatcher = dispatcher
         self._slots = slots
         self._retries = retries
         self._alarm = alarm
         self._terms = terms
 
-    async def register(self, owed: Sequence[Owed], clock: Callable[[], datetime]) -> list[Attempt]:
-        """Commit a delivery for each that is new; return the attempts that were opened, which must now be started."""
+    async def register(
+        self, owed: Sequence[Owed], clock: Callable[[], datetime], *, wanted: Callable[[], bool]
+    ) -> list[Attempt]:
+        """Commit a delivery for each that is new; return the attempts that were opened, which must now be started.
+
+        Waits through outages; raises Unavailable once it is not `wanted` any more.
+        """
+        return await self._patience.until_done(lambda: self._register(owed, clock), what="events", wanted=wanted)
+
+    async def _register(self, owed: Sequence[Owed], clock: Callable[[], datetime]) -> list[Attempt]:
         async with self._slots.claiming:
             now = clock()  # not before the lock is held: the leases begin now
-            newborns = [self._newborn(each, now) for each in owed]
-            reserved = {newborn.row["id"]: newborn.attempt for newborn in newborns if newborn.attempt}
+            reserved: dict[UUID, Attempt] = {}
             opened: list[Attempt] = []
             try:
-                opened = await self._commit([newborn.row for newborn in newborns], reserved, now)
+                rows = [self._newborn(each, now, reserved) for each in owed]
+                opened = await self._commit(rows, reserved, now)
             finally:
-                # An event that came twice, or a transaction that failed, leaves slots that nobody uses.
+                # An event that came twice, or work that failed, leaves slots that nobody uses.
                 born = {attempt.callback_id for attempt in opened}
                 for callback_id in reserved.keys() - born:
                     self._slots.give_back(reserved[callback_id].host)
@@ -74,17 +73,16 @@ class Births:
     async def _commit(
         self, rows: Sequence[dict[str, Any]], reserved: Mapping[UUID, Attempt], now: datetime
     ) -> list[Attempt]:
-        async with self._engine.begin() as tx:
+        async with self._patience.engine.begin() as tx:
             born = await insert_deliveries(tx, rows)
             opened = [attempt for callback_id, attempt in reserved.items() if callback_id in born]
             await open_attempts(tx, opened, now)
         return opened
 
-    def _newborn(self, owed: Owed, now: datetime) -> _Newborn:
-        event, host, first_wait_s = owed.event, host_of(owed.url), self._terms.schedule_s[0]
-        claims = first_wait_s == 0 and self._dispatcher.room() > 0 and self._slots.take(host)
-        leased_until = now + timedelta(seconds=self._terms.lease_s) if claims else None
-        row = {
+    def _newborn(self, owed: Owed, now: datetime, reserved: dict[UUID, Attempt]) -> dict[str, Any]:
+        """Return the row; where a slot is free, claim it and add its first attempt to `reserved`."""
+        event, first_wait_s = owed.event, self._terms.schedule_s[0]
+        row: dict[str, Any] = {
             "id": uuid7(),
             "eventId": event.event_id,
             "type": event.type,
@@ -92,16 +90,21 @@ class Births:
             "requestId": event.request_id,
             "client": event.client,
             "url": owed.url,
-            "host": host,
+            "host": host_of(owed.url),
             "body": event.body,
             "state": str(State.PENDING),
-            "attemptCount": int(claims),
+            "attemptCount": 0,
             "nextAttemptAt": now + timedelta(seconds=first_wait_s),
-            "leasedUntil": leased_until,
+            "leasedUntil": None,
             "expiresAt": now + timedelta(seconds=self._terms.expires_s),
             "createdAt": now,
         }
-        return _Newborn(row, None if leased_until is None else _first_attempt(row, leased_until))
+        attempt = _first_attempt(row, now + timedelta(seconds=self._terms.lease_s))
+        # Last, so that nothing can fail between the slot and its owner.
+        if first_wait_s == 0 and self._dispatcher.room() > 0 and self._slots.take(attempt.host):
+            row["attemptCount"], row["leasedUntil"] = attempt.number, attempt.leased_until
+            reserved[attempt.callback_id] = attempt
+        return row
 
     def _wake_for(self, unclaimed_count: int, now: datetime) -> None:
         if not unclaimed_count:

@@ -44,10 +44,11 @@ class Reason(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What became of an attempt; all but the first three are failure classes."""
+    """What became of an attempt; all but the first four are failure classes."""
 
     OPEN = "open"  # in hand
     AMBIGUOUS = "ambiguous"  # its worker did not live to tell
+    NOT_MADE = "not_made"  # given back before anything was sent; the number is used again
     DELIVERED = "delivered"  # 2xx
     REFUSED_STATUS = "refused_status"  # 3xx, 4xx
     THROTTLED = "throttled"  # 429

@@ -37,6 +37,7 @@ class Dispatcher:
         self._in_flight: dict[UUID, asyncio.Task[None]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
+        self._end_by: datetime | None = None
         metrics.in_flight.set_function(lambda: len(self._in_flight))
 
     def room(self) -> int:
@@ -53,6 +54,10 @@ class Dispatcher:
             self._in_flight[attempt.callback_id] = self._tasks.create_task(self._make(attempt))
             self._idle.clear()
 
+    def end_by(self, at: datetime) -> None:
+        """Begin no attempt any more that might not have ended by then."""
+        self._end_by = at
+
     async def idle(self) -> None:
         """Wait until no attempt is in flight."""
         await self._idle.wait()
@@ -66,9 +71,10 @@ class Dispatcher:
     async def _make(self, attempt: Attempt) -> None:
         try:
             now = self._clock()
-            if attempt.leased_until - now < timedelta(seconds=self._terms.timeout_s):
-                # The commit took so long that another worker may claim it before this attempt would end.
-                log.warning("attempt_not_made", callback_id=str(attempt.callback_id), reason="its lease is almost over")
+            if (reason := self._too_late(attempt, now)) is not None:
+                next_step = "its claim is undone; any worker makes it"
+                log.warning("attempt_not_made", callback_id=str(attempt.callback_id), reason=reason, next=next_step)
+                self._results.put_back(attempt)
                 return
             if attempt.number == 1:
                 metrics.observe_first_attempt(attempt.body, now)
@@ -80,6 +86,14 @@ class Dispatcher:
             self._slots.give_back(attempt.host)
             if not self._in_flight:
                 self._idle.set()
+
+    def _too_late(self, attempt: Attempt, now: datetime) -> str | None:
+        """Return why the attempt might not end in time, or None."""
+        ends_at = now + timedelta(seconds=self._terms.timeout_s)
+        if self._end_by is not None and ends_at > self._end_by:
+            return "the worker drains"
+        # Its commit took so long that another worker may claim it before this attempt would end.
+        return "its lease is almost over" if ends_at > attempt.leased_until else None
 
 
 def _tell(attempt: Attempt, result: Result) -> None:

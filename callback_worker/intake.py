@@ -13,7 +13,8 @@ from datetime import datetime
 from callback_worker import metrics
 from callback_worker.birth import Births, Owed
 from callback_worker.dispatch import Dispatcher
-from callback_worker.patience import Turns, first_line, until_done
+from callback_worker.patience import Turns
+from callback_worker.reasons import log_failure, reason_of
 from shared.broker.connection import backoff_s
 from shared.broker.consumer import Batch, Consumer
 from shared.broker.dead_letters import dead_letter
@@ -21,7 +22,7 @@ from shared.broker.publisher import Outcome, Publisher
 from shared.errors import RejectCode, Rejected, Unavailable
 from shared.events import parse_event
 from shared.logs import get_logger
-from shared.messages import Inbound
+from shared.messages import Inbound, Outgoing
 from shared.topology import CALLBACK_EVENTS
 
 log = get_logger(__name__)
@@ -32,6 +33,11 @@ BATCH_MOST = 250
 # Four batches, so that the next one is full when the last one commits.
 PREFETCH = 1000
 DEAD_LETTER_TIMEOUT_S = 10.0
+# As in the session worker: what fails for a passing reason succeeds at the second try, and a third is for luck.
+TRIES_ALONE = 3
+
+Rejects = list[tuple[Inbound, Rejected]]
+Understood = list[tuple[Inbound, Owed]]
 
 
 class Intake:
@@ -64,65 +70,91 @@ class Intake:
                 except Unavailable as error:
                     next_step = "the broker delivers them again"
                     log.warning("batch_abandoned", messages=len(batch.messages), reason=str(error), next=next_step)
+                    if batch.is_live:  # so it is a drain; the ack of any later batch would cover this one
+                        return
 
     async def _settle(self, batch: Batch) -> None:
-        owed: list[tuple[Inbound, Owed]] = []
-        for inbound in batch.messages:
-            try:
-                found = _owed(inbound)
-            except Rejected as rejected:
-                await self._set_aside(batch, inbound, rejected)
-            else:
-                owed += [] if found is None else [(inbound, found)]
+        """Send what is good first: it must not wait for the dead letters of its neighbours."""
+        owed, rejects = _sort(batch.messages)
         if owed:
-            await self._register(batch, owed)
+            rejects += await self._register(batch, owed)
+        if rejects:
+            await self._set_aside(batch, rejects)
         await batch.ack()
 
-    async def _register(self, batch: Batch, owed: Sequence[tuple[Inbound, Owed]]) -> None:
+    async def _register(self, batch: Batch, owed: Understood) -> Rejects:
         """Register all in one transaction; where that fails for a reason of its own, each alone."""
         try:
             await self._register_and_send(batch, [each for _, each in owed])
         except Unavailable:
             raise
         except Exception as error:  # no outage: one of them cannot be stored; it must hurt only itself
-            log.warning("batch_failed", messages=len(owed), reason=first_line(error), next="each alone")
-            await self._register_each(batch, owed)
+            log.warning("batch_failed", messages=len(owed), reason=reason_of(error), next="each alone")
+            return await self._register_each(batch, owed)
+        return []
 
-    async def _register_each(self, batch: Batch, owed: Sequence[tuple[Inbound, Owed]]) -> None:
-        for inbound, each in owed:
-            try:
-                await self._register_and_send(batch, [each])
-            except Unavailable:
-                raise
-            except Exception as error:  # as above
-                await self._set_aside(batch, inbound, Rejected(RejectCode.UNPROCESSABLE, first_line(error)))
+    async def _register_each(self, batch: Batch, owed: Understood) -> Rejects:
+        """One transaction a message, in rounds over those that fail; return what failed in the last."""
+        failed: list[tuple[Inbound, Owed, Exception]] = []
+        for tries in range(1, TRIES_ALONE + 1):
+            left, failed = owed if tries == 1 else [(inbound, each) for inbound, each, _ in failed], []
+            for inbound, each in left:
+                try:
+                    await self._register_and_send(batch, [each])
+                except Unavailable:
+                    raise
+                except Exception as error:  # as above
+                    failed.append((inbound, each, error))
+            if failed and tries < TRIES_ALONE:
+                await asyncio.sleep(backoff_s(tries, random.random()))
+        return [(inbound, Rejected(RejectCode.UNPROCESSABLE, reason_of(error))) for inbound, _, error in failed]
 
     async def _register_and_send(self, batch: Batch, owed: Sequence[Owed]) -> None:
-        attempts = await until_done(
-            lambda: self._births.register(owed, self._clock), what="events", wanted=lambda: self._is_wanted(batch)
-        )
+        attempts = await self._births.register(owed, self._clock, wanted=lambda: self._is_wanted(batch))
         # They are open in the database now, so they are made even if the acknowledgement should fail.
         self._dispatcher.start(attempts)
 
-    async def _set_aside(self, batch: Batch, inbound: Inbound, rejected: Rejected) -> None:
-        """Publish the dead letter until the broker has it; only then may the message be acknowledged."""
-        letter = dead_letter(inbound, CALLBACK_EVENTS, rejected, failed_by=NAME, now=self._clock())
-        failures = 0
-        while True:
-            [outcome] = await self._publisher.publish([letter], timeout_s=DEAD_LETTER_TIMEOUT_S)
-            if outcome is Outcome.CONFIRMED:
-                break
+    async def _set_aside(self, batch: Batch, rejects: Rejects) -> None:
+        """Publish the dead letters until the broker has them all; only then may the batch be acknowledged."""
+        failures, left = 0, rejects
+        while left:
+            outcomes = await self._publisher.publish(
+                [self._letter(*each) for each in left], timeout_s=DEAD_LETTER_TIMEOUT_S
+            )
+            for reject, outcome in zip(left, outcomes, strict=True):
+                if outcome is Outcome.CONFIRMED:
+                    _tell(*reject)
+            left = [reject for reject, outcome in zip(left, outcomes, strict=True) if outcome is not Outcome.CONFIRMED]
+            if not left:
+                return
             failures += 1
-            log.warning("dead_letter_waits", outcome=str(outcome), code=str(rejected.code))
+            log.warning("dead_letters_wait", messages=len(left), outcomes=sorted({str(each) for each in outcomes}))
             await asyncio.sleep(backoff_s(failures, random.random()))
             if not self._is_wanted(batch):
-                raise Unavailable("the dead letter could not be published")
-        metrics.dead_letter_count(str(rejected.code)).inc()
-        log.warning("dead_lettered", message_id=inbound.message.message_id, code=str(rejected.code))
+                raise Unavailable("the dead letters could not be published")
+
+    def _letter(self, inbound: Inbound, rejected: Rejected) -> Outgoing:
+        return dead_letter(inbound, CALLBACK_EVENTS, rejected, failed_by=NAME, now=self._clock())
 
     def _is_wanted(self, batch: Batch) -> bool:
         """Whether waiting for an outage's end still serves: not once the broker hands the messages to others."""
         return batch.is_live and not self._drain.is_set()
+
+
+def _sort(messages: Sequence[Inbound]) -> tuple[Understood, Rejects]:
+    """Return what is owed to somebody, and what cannot be understood with the reason; total over any message."""
+    understood, rejects = Understood(), Rejects()
+    for inbound in messages:
+        try:
+            owed = _owed(inbound)
+        except Rejected as rejected:
+            rejects.append((inbound, rejected))
+        except Exception as error:  # a fault of ours; one message must not stop the queue
+            log_failure("event_unreadable", error, message_id=inbound.message.message_id)
+            rejects.append((inbound, Rejected(RejectCode.UNPROCESSABLE, f"reading it failed: {type(error).__name__}")))
+        else:
+            understood += [] if owed is None else [(inbound, owed)]
+    return understood, rejects
 
 
 def _owed(inbound: Inbound) -> Owed | None:
@@ -131,3 +163,8 @@ def _owed(inbound: Inbound) -> Owed | None:
         raise Rejected(RejectCode.UNREADABLE_PROPERTIES, "the AMQP properties cannot be decoded")
     event = parse_event(inbound)
     return None if event.callback_url is None else Owed(event, event.callback_url)
+
+
+def _tell(inbound: Inbound, rejected: Rejected) -> None:
+    metrics.dead_letter_count(str(rejected.code)).inc()
+    log.warning("dead_lettered", message_id=inbound.message.message_id, code=str(rejected.code))

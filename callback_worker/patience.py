@@ -2,12 +2,16 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from shared.broker.connection import backoff_s
-from shared.database import is_outage, not_provisioned
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from callback_worker.reasons import reason_of
+from shared.broker.connection import BACKOFF_MOST_S, backoff_s
+from shared.database import CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S, is_outage, not_provisioned, ping
 from shared.errors import Unavailable
 from shared.logs import get_logger
 
@@ -15,56 +19,110 @@ log = get_logger(__name__)
 
 # Longer than any turn takes that is not waiting for something; readiness must say so within 30 s.
 STUCK_AFTER_S = 20.0
+# After an outage every worker still holds results to write. The last of them sleeps its longest backoff, then connects
+# and writes; until then a lease that ended during the outage says nothing about its worker.
+SETTLING_S = BACKOFF_MOST_S + CONNECT_TIMEOUT_S + STATEMENT_TIMEOUT_S
 
 Value = TypeVar("Value")
 
 
-async def until_done(work: Callable[[], Awaitable[Value]], *, what: str, wanted: Callable[[], bool]) -> Value:
-    """Return what `work` returns, repeated through outages; raise Unavailable once it is not `wanted` any more.
+class Patience:
+    """Waits for the database, for all loops of the process, and remembers when it came back."""
 
-    An error that no wait will mend is raised as it is.
-    """
-    failures = 0
-    while True:
+    def __init__(self, engine: AsyncEngine, *, now_s: Callable[[], float] = time.monotonic) -> None:
+        self.engine = engine
+        self._now_s = now_s
+        self._is_away = False
+        self._back_since: float | None = None
+
+    async def until_done(self, work: Callable[[], Awaitable[Value]], *, what: str, wanted: Callable[[], bool]) -> Value:
+        """Return what `work` returns, repeated through outages; raise Unavailable once it is not `wanted` any more.
+
+        An error that no wait will mend is raised as it is.
+        """
+        failures = 0
+        while True:
+            try:
+                value = await work()
+            except Exception as error:  # sorted here: an outage is waited for, all else is the caller's
+                if not await self._may_pass(error):
+                    raise
+                self._is_away = True
+                failures += 1
+                delay_s = backoff_s(failures, random.random())
+                log.warning("database_waits", what=what, reason=reason_of(error), retry_in_s=round(delay_s, 2))
+            else:
+                self._note_answer()
+                return value
+            await asyncio.sleep(delay_s)
+            if not wanted():
+                raise Unavailable(f"{what}: given up")
+
+    def is_settling(self) -> bool:
+        """Whether the database is away, or came back so lately that other workers' results may not be written yet."""
+        if self._is_away:
+            return True
+        return self._back_since is not None and self._now_s() - self._back_since < SETTLING_S
+
+    def _note_answer(self) -> None:
+        if self._is_away:
+            self._is_away = False
+            self._back_since = self._now_s()
+
+    async def _may_pass(self, error: Exception) -> bool:
+        """Whether the same work may succeed later. What looks like its own fault is none while nothing else works."""
+        if not_provisioned(error) is not None or is_outage(error):
+            return True
         try:
-            return await work()
-        except Exception as error:  # sorted here: an outage is waited for, all else is the caller's
-            missing = not_provisioned(error)
-            if missing is None and not is_outage(error):
-                raise
-            failures += 1
-            delay_s = backoff_s(failures, random.random())
-            log.warning("database_waits", what=what, reason=first_line(missing or error), retry_in_s=round(delay_s, 2))
-        await asyncio.sleep(delay_s)
-        if not wanted():
-            raise Unavailable(f"{what}: given up")
-
-
-def first_line(error: Exception) -> str:
-    """Return an error as one line of a log."""
-    lines = str(error).splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+            await ping(self.engine)
+        except Exception:  # whatever it is, the database does not answer
+            return True
+        return False
 
 
 class Turns:
-    """Knows since when a loop has been in one turn. Waiting for work is no turn."""
+    """Knows since when a loop has been in one turn, or has failed in each. Waiting for work is no turn."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, *, now_s: Callable[[], float] = time.monotonic) -> None:
         self._what = what
+        self._now_s = now_s
         self._began_at: float | None = None
+        self._failing_since: float | None = None
+        self._failed_at = 0.0
+        self._has_failed = False
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Mark a turn."""
-        self._began_at = asyncio.get_running_loop().time()
+        """Mark a turn; it fails by an exception or by `fail`."""
+        self._began_at, self._has_failed = self._now_s(), False
         try:
             yield
+        except Exception:
+            self._has_failed = True
+            raise
         finally:
             self._began_at = None
+            self._note_end(self._now_s())
+
+    def fail(self) -> None:
+        """Say that the turn at hand achieves nothing, although it ends well."""
+        self._has_failed = True
 
     def fault(self) -> str | None:
-        """Return a word when one turn takes too long, or None."""
-        if self._began_at is None:
-            return None
-        age_s = asyncio.get_running_loop().time() - self._began_at
-        return f"{self._what} has been waiting for {age_s:.0f} s" if age_s > STUCK_AFTER_S else None
+        """Return a word when one turn takes too long or every turn has failed for too long, or None."""
+        if self._began_at is not None:
+            age_s = self._now_s() - self._began_at
+            if age_s > STUCK_AFTER_S:
+                return f"{self._what} has been waiting for {age_s:.0f} s"
+        if self._failing_since is not None and (failing_s := self._failed_at - self._failing_since) > STUCK_AFTER_S:
+            # From the first to the last failure: one that no turn followed yet is no row of them.
+            return f"{self._what} has failed for {failing_s:.0f} s"
+        return None
+
+    def _note_end(self, now: float) -> None:
+        if not self._has_failed:
+            self._failing_since = None
+            return
+        self._failed_at = now
+        if self._failing_since is None:
+            self._failing_since = now

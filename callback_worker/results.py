@@ -8,12 +8,11 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from callback_worker import metrics
 from callback_worker.delivery import Attempt, Result, State, Terms, next_state
-from callback_worker.patience import Turns, until_done
-from callback_worker.store import Closing, close_attempts
+from callback_worker.patience import Patience, Turns
+from callback_worker.reasons import log_failure, reason_of
+from callback_worker.store import Closing, close_attempts, give_back
 from shared.logs import get_logger
 
 log = get_logger(__name__)
@@ -28,13 +27,19 @@ class Results:
     """The results of attempts that are not in the database yet. `on_retry` learns of every further attempt's time."""
 
     def __init__(
-        self, engine: AsyncEngine, terms: Terms, *, clock: Callable[[], datetime], on_retry: Callable[[datetime], None]
+        self,
+        patience: Patience,
+        terms: Terms,
+        *,
+        clock: Callable[[], datetime],
+        on_retry: Callable[[datetime], None],
     ) -> None:
-        self._engine = engine
+        self._patience = patience
         self._terms = terms
         self._clock = clock
         self._on_retry = on_retry
         self._waiting: deque[Closing] = deque()
+        self._unmade: list[Attempt] = []
         self._arrived = asyncio.Event()
         self._written = asyncio.Event()
         self._written.set()
@@ -50,9 +55,12 @@ class Results:
         """Take a result; what it makes of the delivery is decided now, so that waiting does not delay the retry."""
         following = next_state(attempt, result, self._terms.schedule_s, now=self._clock(), chance=random.random())
         self._waiting.append(Closing(attempt, result, following))
-        self.unwritten.add(attempt.callback_id)
-        self._written.clear()
-        self._arrived.set()
+        self._note_arrival(attempt)
+
+    def put_back(self, attempt: Attempt) -> None:
+        """Take an attempt that was claimed and not made: its claim is undone."""
+        self._unmade.append(attempt)
+        self._note_arrival(attempt)
 
     async def written(self) -> None:
         """Wait until every result is in the database."""
@@ -68,38 +76,60 @@ class Results:
     async def run_once(self) -> int:
         """Write what waits, up to a batch; return how many."""
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MOST))]
+        unmade, self._unmade = self._unmade, []
         if not self._waiting:
             self._arrived.clear()
+        if unmade:
+            await self._undo(unmade)
         if batch:
             await self._write(batch)
-        self.unwritten.difference_update(closing.attempt.callback_id for closing in batch)
+        done = [closing.attempt for closing in batch] + unmade
+        self.unwritten.difference_update(attempt.callback_id for attempt in done)
         if not self.unwritten:
             self._written.set()
-        return len(batch)
+        return len(done)
+
+    def _note_arrival(self, attempt: Attempt) -> None:
+        self.unwritten.add(attempt.callback_id)
+        self._written.clear()
+        self._arrived.set()
+
+    async def _undo(self, unmade: Sequence[Attempt]) -> None:
+        async def write() -> None:
+            async with self._patience.engine.begin() as tx:
+                await give_back(tx, unmade)
+
+        try:
+            await self._patience.until_done(write, what="claims to undo", wanted=lambda: True)
+        except Exception as error:  # they stay open: they become ambiguous when their leases end, and are made then
+            self.turns.fail()
+            log_failure("claims_not_undone", error, attempts=len(unmade))
 
     async def _write(self, batch: Sequence[Closing]) -> None:
         try:
             self._tell(batch, await self._close(batch))
         except Exception as error:  # not an outage: one of them cannot be stored; it must hurt only itself
-            log.warning("results_failed", results=len(batch), reason=type(error).__name__, next="each alone")
-            for closing in batch:
-                await self._write_alone(closing)
+            log.warning("results_failed", results=len(batch), reason=reason_of(error), next="each alone")
+            stored = [await self._write_alone(closing) for closing in batch]
+            if not any(stored):
+                self.turns.fail()
 
-    async def _write_alone(self, closing: Closing) -> None:
+    async def _write_alone(self, closing: Closing) -> bool:
         bare = replace(closing, result=replace(closing.result, error="could not be stored", response_body=None))
         for version in (closing, bare):
             try:
-                return self._tell([version], await self._close([version]))
-            except Exception:  # the attempt stays open: it becomes ambiguous when its lease ends, and is repeated
-                log.exception("result_not_stored", callback_id=str(closing.attempt.callback_id))
-        return None
+                self._tell([version], await self._close([version]))
+                return True
+            except Exception as error:  # the attempt stays open: ambiguous when its lease ends, and repeated
+                log_failure("result_not_stored", error, callback_id=str(closing.attempt.callback_id))
+        return False
 
     async def _close(self, batch: Sequence[Closing]) -> set[UUID]:
         async def write() -> set[UUID]:
-            async with self._engine.begin() as tx:
+            async with self._patience.engine.begin() as tx:
                 return await close_attempts(tx, batch, self._clock())
 
-        return await until_done(write, what="results", wanted=lambda: True)
+        return await self._patience.until_done(write, what="results", wanted=lambda: True)
 
     def _tell(self, batch: Sequence[Closing], closed: set[UUID]) -> None:
         for closing in batch:

@@ -7,14 +7,14 @@ import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from callback_worker import metrics
 from callback_worker.delivery import Outcome, Reason, Terms
 from callback_worker.dispatch import Dispatcher
-from callback_worker.patience import Turns, until_done
+from callback_worker.patience import Patience, Turns
+from callback_worker.reasons import log_failure
 from callback_worker.slots import Slots
 from callback_worker.store import Claim, Claimed, claim_due
+from shared.errors import Unavailable
 from shared.logs import get_logger
 
 log = get_logger(__name__)
@@ -57,7 +57,7 @@ class Retries:
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        patience: Patience,
         *,
         dispatcher: Dispatcher,
         slots: Slots,
@@ -65,7 +65,7 @@ class Retries:
         alarm: Alarm,
         clock: Callable[[], datetime],
     ) -> None:
-        self._engine = engine
+        self._patience = patience
         self._dispatcher = dispatcher
         self._slots = slots
         self._terms = terms
@@ -73,6 +73,7 @@ class Retries:
         self._clock = clock
         self._stopped = False
         self._more_is_due = False
+        self._next_host = ""
         self.turns = Turns("claiming due deliveries")
         slots.on_free = self._slot_freed
 
@@ -92,29 +93,45 @@ class Retries:
         while not self._stopped:
             await self._alarm.wait()
             try:
-                with self.turns.turn():
-                    await until_done(self.run_once, what="claims", wanted=lambda: not self._stopped)
-            except Exception:  # the edge of a loop that must not end: the next poll tries again
-                if not self._stopped:
-                    log.exception("claim_failed")
+                await self.run_once()
+            except Unavailable:
+                return  # stopped, in an outage
+            except Exception as error:  # the edge of a loop that must not end: the next poll tries again
+                log_failure("claim_failed", error)
 
     async def run_once(self) -> int:
-        """Claim what is due, as far as there are slots; return how many deliveries were taken or had expired."""
-        if self._stopped or self._dispatcher.room() <= 0:
-            return 0
+        """Claim what is due, as far as there are slots; return how many deliveries were taken or had expired.
+
+        The hosts are visited in turn, some at a time, from where the last claim ended. It is over when no slot is free
+        or all hosts in a row gave nothing.
+        """
+        count, found, from_first = 0, 0, False
+        while not self._stopped and self._dispatcher.room() > 0:
+            if not self._next_host:
+                found, from_first = 0, True
+            with self.turns.turn():
+                taken = await self._patience.until_done(
+                    self._take_turn, what="claims", wanted=lambda: not self._stopped
+                )
+            count, found = count + taken, found + taken
+            if from_first and not self._next_host and not found:
+                break
+        # A host at its cap may have more; the slot that it frees next tells.
+        is_capped = max(self._slots.taken.values(), default=0) >= self._slots.per_host
+        self._more_is_due = count > 0 or is_capped or self._next_host != ""
+        return count
+
+    async def _take_turn(self) -> int:
         async with self._slots.claiming:
             claimed = await self._claim()
             for attempt in claimed.attempts:
                 taken = self._slots.take(attempt.host)
                 assert taken, "claims are made under the lock, within the free slots"
+        self._next_host = claimed.next_host
+        # Also while draining: they are open in the database now, and the dispatcher gives back what is too late.
         self._dispatcher.start(claimed.attempts)
         _tell(claimed)
-        count = len(claimed.attempts) + len(claimed.expired)
-        if count > 0 and self._dispatcher.room() > 0:
-            self._alarm.ring()  # the share of hosts that had less is left for the others
-        # A host at its cap may have more; the slot that it frees next tells.
-        self._more_is_due = count > 0 or max(self._slots.taken.values(), default=0) >= self._slots.per_host
-        return count
+        return len(claimed.attempts) + len(claimed.expired)
 
     async def _claim(self) -> Claimed:
         now = self._clock()
@@ -125,8 +142,10 @@ class Retries:
             per_host=self._slots.per_host,
             taken=self._slots.taken,
             in_hand=self._dispatcher.in_hand(),
+            first_host=self._next_host,
+            takes_over=not self._patience.is_settling(),
         )
-        async with self._engine.begin() as tx:
+        async with self._patience.engine.begin() as tx:
             return await claim_due(tx, claim)
 
     def _slot_freed(self) -> None:

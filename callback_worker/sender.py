@@ -22,6 +22,7 @@ from aiohttp.connector import Connection
 from callback_worker.delivery import Attempt, Outcome, Result, outcome_of, parse_retry_after
 from callback_worker.destination import Blocked, Destination, DestinationPolicy, Resolve, vet
 from callback_worker.failures import UnaskedBytes, classify, is_expected
+from callback_worker.reasons import log_failure
 from callback_worker.signature import SigningKey, signature
 from shared.errors import VoltlineError
 from shared.logs import get_logger
@@ -114,7 +115,7 @@ class Sender:
             return _answered(answer, duration_ms, self._clock())
         assert failure is not None
         if not is_expected(failure):
-            log.error("attempt_broke", callback_id=str(attempt.callback_id), exc_info=failure)
+            log_failure("attempt_broke", failure, callback_id=str(attempt.callback_id))
         return Result(outcome=classify(failure), duration_ms=duration_ms, error=_error_text(failure))
 
     async def _exchange(self, attempt: Attempt, answer: _Answer) -> None:

@@ -1,4 +1,4 @@
-"""Settings of the callback worker; the table in the README tells what each is for."""
+"""Settings of the callback worker; docs/configuration.md tells what each is for."""
 
 import math
 from collections.abc import Callable

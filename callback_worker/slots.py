@@ -19,7 +19,7 @@ class Slots:
 
     @property
     def free(self) -> int:
-        """How many attempts more may begin, over all hosts."""
+        """How many attempts more may be claimed, over all hosts; none once closed."""
         return 0 if self._closed else self._total - self._count
 
     @property
@@ -28,8 +28,8 @@ class Slots:
         return self._taken
 
     def take(self, host: str) -> bool:
-        """Take a slot if there is one."""
-        if self.free <= 0 or self._taken[host] >= self.per_host:
+        """Take a slot if there is one, closed or not: what was claimed before the close must find its own."""
+        if self._count >= self._total or self._taken.get(host, 0) >= self.per_host:
             return False
         self._taken[host] += 1
         self._count += 1
@@ -44,5 +44,5 @@ class Slots:
         self.on_free()
 
     def close(self) -> None:
-        """Give out no more slots."""
+        """Let nothing more be claimed."""
         self._closed = True

@@ -1,7 +1,7 @@
 """Events as the outbox publishes them, and what became of their callbacks in the database."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -9,9 +9,13 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
+from ops.local_stack.processes import Process, Processes
+from ops.receiver import Answer, Callback, Receiver
 from shared.broker.publisher import Outcome, Publisher
 from shared.events import Event, EventType, outbox_entry, outgoing
 from tests.wire import eventually
+
+StartWorker = Callable[..., Awaitable[Process]]
 
 
 def event(url: str | None, **changes: Any) -> Event:
@@ -130,3 +134,32 @@ async def open_log(database_url: str) -> AsyncIterator[CallbackLog]:
         yield CallbackLog(connection)
     finally:
         await connection.close()
+
+
+@asynccontextmanager
+async def open_workers(processes: Processes) -> AsyncIterator[StartWorker]:
+    """Yield what starts workers of one test's own; they are killed at its end, so that no other test meets them."""
+    started: list[Process] = []
+
+    async def start(**environment: str) -> Process:
+        defaults: dict[str, Any] = {"CALLBACK_RETRY_SCHEDULE_S": "0,0.2,0.2,0.2", "CALLBACK_TIMEOUT_S": "8"}
+        started.append(await processes.start("callback_worker", **(defaults | environment)))
+        return started[-1]
+
+    yield start
+    for process in started:
+        await process.kill()
+
+
+def first_takes(seconds: float, receiver: Receiver) -> Callable[[Callback], Answer]:
+    """The first callback is answered late, all others at once."""
+    return lambda _: Answer(delay_s=0 if receiver.callbacks else seconds)
+
+
+async def said(process: Process, words: str) -> None:
+    """Wait until the process has logged the words."""
+
+    async def look() -> bool:
+        return words in process.log_tail()
+
+    await eventually(look)

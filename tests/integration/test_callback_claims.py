@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import UTC, datetime, timedelta
+from time import perf_counter
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,8 +13,18 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from callback_worker.delivery import Attempt, Next, Outcome, Result, State
-from callback_worker.store import Claim, Claimed, Closing, claim_due, close_attempts, insert_deliveries
-from shared.database import create_engine, is_data_fault
+from callback_worker.reasons import MOST_CHARS, reason_of
+from callback_worker.store import (
+    HOSTS_PER_CLAIM,
+    Claim,
+    Claimed,
+    Closing,
+    claim_due,
+    close_attempts,
+    give_back,
+    insert_deliveries,
+)
+from shared.database import STATEMENT_TIMEOUT_S, create_engine, is_data_fault
 from tests.servers import House
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
@@ -48,10 +59,10 @@ async def insert(engine: AsyncEngine, *rows: dict[str, Any]) -> set[UUID]:
 
 def claim(
     *, now: datetime = NOW, most: int = 100, per_host: int = 20,
-    taken: Mapping[str, int] | None = None, in_hand: Collection[UUID] = (),
+    taken: Mapping[str, int] | None = None, in_hand: Collection[UUID] = (), **others: Any,
 ) -> Claim:  # fmt: skip
     return Claim(
-        now=now, leased_until=now + LEASE, most=most, per_host=per_host, taken=taken or {}, in_hand=in_hand
+        now=now, leased_until=now + LEASE, most=most, per_host=per_host, taken=taken or {}, in_hand=in_hand, **others
     )  # fmt: skip
 
 
@@ -132,3 +143,90 @@ async def test_text_that_is_too_long_is_refused_and_never_cut(engine: AsyncEngin
     with pytest.raises(DBAPIError) as caught:
         await insert(engine, row("a", url="http://a/" + "x" * 2048))
     assert is_data_fault(caught.value)
+
+
+async def test_a_claim_visits_so_many_hosts_and_the_next_goes_on_there(engine: AsyncEngine) -> None:
+    """In a circle, so that none starves however few slots there are; what is not due costs no visit's lock."""
+    later = NOW + timedelta(seconds=1)
+    await insert(engine, *(row(f"h{number}", nextAttemptAt=NOW) for number in range(5) for _ in range(3)))
+    await insert(engine, row("h1b", nextAttemptAt=later))
+    order: list[str] = []
+    first_host = ""
+    for _ in range(45):
+        found = await claimed(engine, claim(most=1, most_hosts=2, first_host=first_host))
+        order += [attempt.host for attempt in found.attempts]
+        first_host = found.next_host
+    # Two hosts a visit, one slot: every visit serves one of the two, whatever the others have.
+    assert {order[0], order[1], order[2]} == {"h0", "h2", "h3"}
+    assert Counter(order) == {f"h{number}": 3 for number in range(5)}
+
+
+async def test_a_hundred_thousand_hosts_are_claimed_in_short_statements(engine: AsyncEngine) -> None:
+    """Far below the statement timeout each, and all of them within one round."""
+    async with engine.begin() as tx:
+        await tx.execute(
+            text("""INSERT INTO callback_deliveries (id, "eventId", type, url, host, body, state, "attemptCount",
+                "nextAttemptAt", "expiresAt", "createdAt")
+            SELECT gen_random_uuid(), gen_random_uuid(), 't', 'http://h/', 'h' || n || '.example', '{}', 'PENDING', 0,
+                CAST(:now AS timestamptz), CAST(:now AS timestamptz) + interval '1 day', :now
+            FROM generate_series(1, 100000) AS n"""),
+            {"now": NOW},
+        )
+    longest_s, count, first_host = 0.0, 0, ""
+    for turn in range(100_000 // HOSTS_PER_CLAIM):
+        began = perf_counter()
+        found = await claimed(engine, claim(most=200, first_host=first_host))
+        longest_s = max(longest_s, perf_counter() - began)
+        count, first_host = count + len(found.attempts), found.next_host
+        assert (first_host == "") == (turn == 100_000 // HOSTS_PER_CLAIM - 1)
+    assert count == 200 * 100_000 // HOSTS_PER_CLAIM
+    assert longest_s < STATEMENT_TIMEOUT_S / 5
+
+
+async def test_after_an_outage_nothing_is_taken_over(engine: AsyncEngine) -> None:
+    """What was never claimed is; what has a lease that ended may have a worker that is about to write its result."""
+    fresh, abandoned = row("a"), row("a", leasedUntil=NOW)
+    await insert(engine, fresh, abandoned)
+    found = await claimed(engine, claim(takes_over=False))
+    assert ([attempt.callback_id for attempt in found.attempts], found.abandoned) == ([fresh["id"]], [])
+    assert (await claimed(engine, claim())).abandoned == [abandoned["id"]]
+
+
+async def test_an_attempt_that_was_not_made_is_given_back_and_its_number_used_again(engine: AsyncEngine) -> None:
+    """Due as before for any worker; only whoever has it open can give it back."""
+    await insert(engine, row("a"))
+    [first] = (await claimed(engine, claim())).attempts
+    async with engine.begin() as tx:
+        await give_back(tx, [first])
+        await give_back(tx, [first])
+    [second] = (await claimed(engine, claim())).attempts
+    assert (second.callback_id, second.number) == (first.callback_id, 1)
+    assert await close(engine, second, Next(State.DELIVERED)) == {second.callback_id}
+    async with engine.begin() as tx:
+        await give_back(tx, [first])
+        rows = (await tx.execute(text("SELECT outcome FROM callback_attempts"))).scalars().all()
+    assert rows == ["delivered"]
+
+
+SECRET = "https://a.example/?token=s3cret"
+FAULTS = [
+    ("SELECT CAST(:value AS integer[])", [SECRET], "22000"),
+    ("SELECT CAST(CAST(:value AS text) AS uuid)", SECRET, "22P02"),
+    ("SELECT CAST(:value AS text) || chr(0)", SECRET, "54000"),
+    ("SELECT CAST(:value AS text) FROM nowhere", SECRET, "not provisioned"),
+]
+
+
+@pytest.mark.parametrize(("statement", "value", "expected"), FAULTS)
+async def test_the_reason_of_a_database_error_quotes_no_value(
+    engine: AsyncEngine, statement: str, value: object, expected: str
+) -> None:
+    """asyncpg's messages hold the arguments, SQLAlchemy's the parameters."""
+    with pytest.raises(DBAPIError) as caught:
+        async with engine.begin() as tx:
+            await tx.execute(text(statement), {"value": value})
+    reason = reason_of(caught.value)
+    assert expected in reason
+    assert "s3cret" not in reason
+    assert "\n" not in reason
+    assert len(reason) <= MOST_CHARS

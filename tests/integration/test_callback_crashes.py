@@ -1,25 +1,28 @@
-"""Workers that are killed, stopped and drained, and a database that goes away.
-
-Nothing is lost, and nothing is sent twice without the log saying so.
-"""
+"""Workers that are killed, stopped and drained. Nothing is lost, nothing is sent twice without the log saying so."""
 
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
-from ops.local_stack.processes import Process, Processes
-from ops.receiver import Answer, Callback, Receiver
-from shared.topology import CALLBACK_EVENTS, dead_letter_queue
-from tests.callbacks import CallbackLog, EventSource, event, open_log, open_source
+from ops.local_stack.processes import Processes
+from ops.receiver import Answer, Receiver
+from tests.callbacks import (
+    CallbackLog,
+    EventSource,
+    StartWorker,
+    event,
+    first_takes,
+    open_log,
+    open_source,
+    open_workers,
+    said,
+)
 from tests.servers import House
-from tests.wire import eventually, open_wire
+from tests.wire import eventually
 
-StartWorker = Callable[..., Awaitable[Process]]
 LONG_S = 4.0
 
 
@@ -37,22 +40,8 @@ async def log(house: House) -> AsyncIterator[CallbackLog]:
 
 @pytest.fixture
 async def start_worker(processes: Processes) -> AsyncIterator[StartWorker]:
-    """Starts workers of this test's own; they are killed at its end, so that no other test meets them."""
-    started: list[Process] = []
-
-    async def start(**environment: str) -> Process:
-        defaults: dict[str, Any] = {"CALLBACK_RETRY_SCHEDULE_S": "0,0.2,0.2,0.2", "CALLBACK_TIMEOUT_S": "8"}
-        started.append(await processes.start("callback_worker", **(defaults | environment)))
-        return started[-1]
-
-    yield start
-    for process in started:
-        await process.kill()
-
-
-def first_takes(seconds: float, receiver: Receiver) -> Callable[[Callback], Answer]:
-    """The first callback is answered late, all others at once."""
-    return lambda _: Answer(delay_s=0 if receiver.callbacks else seconds)
+    async with open_workers(processes) as start:
+        yield start
 
 
 async def test_a_worker_killed_in_mid_attempt_leaves_it_ambiguous_and_another_repeats_it(
@@ -143,6 +132,47 @@ async def test_sigterm_drains_finishes_the_attempt_in_hand_and_exits_with_0(
     assert len(receiver.callbacks) == 6
 
 
+async def test_sigterm_in_the_middle_of_a_claim_sends_what_it_commits(
+    house: House, start_worker: StartWorker, source: EventSource, receiver: Receiver, log: CallbackLog
+) -> None:
+    """The claim waits in the database while the drain begins: its attempts are made, none is left open."""
+    receiver.answer = lambda _: Answer(200 if receiver.callbacks else 500)
+    sent = event(receiver.url())
+    worker = await start_worker(CALLBACK_RETRY_SCHEDULE_S="0,0.5")
+    await source.publish(sent)
+    await receiver.wait_for(lambda _: True)
+    async with claims_held_up(house) as claim_waits:
+        await eventually(claim_waits)
+        worker.signal(signal.SIGTERM)
+        await said(worker, "drain_started")
+    assert await worker.stop() == 0
+    assert await log.outcomes(sent.event_id) == ["server_error", "delivered"]
+    assert "AssertionError" not in worker.log_tail()
+
+
+async def test_a_claim_that_commits_too_late_in_a_drain_is_given_back(
+    house: House, start_worker: StartWorker, source: EventSource, receiver: Receiver, log: CallbackLog
+) -> None:
+    """An attempt that may take longer than the drain is not begun, uses up no number, and the next worker makes it."""
+    receiver.answer = lambda _: Answer(200 if receiver.callbacks else 500)
+    sent = event(receiver.url())
+    worker = await start_worker(CALLBACK_RETRY_SCHEDULE_S="0,0.5", CALLBACK_TIMEOUT_S="60")
+    await source.publish(sent)
+    await receiver.wait_for(lambda _: True)
+    async with claims_held_up(house) as claim_waits:
+        await eventually(claim_waits)
+        worker.signal(signal.SIGTERM)
+        await said(worker, "drain_started")
+    assert await worker.stop() == 0
+    assert await log.outcomes(sent.event_id) == ["server_error", "not_made"]
+    row = await log.delivery(sent.event_id)
+    assert row is not None
+    assert (row["state"], row["attemptCount"], row["leasedUntil"]) == ("PENDING", 1, None)
+    await start_worker(CALLBACK_RETRY_SCHEDULE_S="0,0.5")
+    assert (await log.ended(sent.event_id))["state"] == "DELIVERED"
+    assert await log.outcomes(sent.event_id) == ["server_error", "delivered"]
+
+
 async def test_without_allowance_loopback_is_blocked(
     start_worker: StartWorker, source: EventSource, receiver: Receiver, log: CallbackLog
 ) -> None:
@@ -177,61 +207,19 @@ async def test_a_delivery_past_its_expiry_fails_as_expired(
     assert (delivery["state"], delivery["reason"]) == ("FAILED", "expired")
 
 
-async def test_a_database_outage_loses_nothing_and_sets_nothing_aside(
-    house: House, start_worker: StartWorker, source: EventSource, receiver: Receiver
-) -> None:
-    """Events wait unacknowledged, results wait in the worker, and the process stays up."""
-    receiver.answer = first_takes(0.3, receiver)
-    worker = await start_worker()
-    in_hand, later = event(receiver.url("in-hand")), [event(receiver.url()) for _ in range(300)]
-    await source.publish(in_hand)
-    await receiver.wait_for(lambda callback: callback.path == "/in-hand")
-    async with outage(house):
-        await source.publish(*later)
-
-        async def both_wait() -> bool:
-            tail = worker.log_tail()
-            return '"what": "results"' in tail and '"what": "events"' in tail
-
-        await eventually(both_wait)
-        assert len(receiver.callbacks) == 1
-    async with open_log(house.database_url) as log_after:
-        await log_after.all_delivered([in_hand.event_id, *(each.event_id for each in later)], timeout_s=20)
-        assert await log_after.outcomes(in_hand.event_id) == ["delivered"]
-    assert len({callback.id for callback in receiver.callbacks}) == len(receiver.callbacks) == 301
-    assert worker.exit_code is None
-    async with open_wire(house.amqp_url) as wire:
-        assert await wire.depth(dead_letter_queue(CALLBACK_EVENTS)) == 0
-
-
-async def test_due_retries_go_on_while_the_broker_is_away(
-    processes: Processes, start_worker: StartWorker, source: EventSource, receiver: Receiver, log: CallbackLog
-) -> None:
-    """They live in Postgres."""
-    receiver.answer = lambda _: Answer(500)
-    sent = event(receiver.url())
-    worker = await start_worker(CALLBACK_RETRY_SCHEDULE_S="0,0.3,0.3")
-    await source.publish(sent)
-    await receiver.wait_for(lambda _: True)
-    await worker.stop()
-    receiver.answer = lambda _: Answer(200)
-    # Nothing listens on port 9: the worker is not ready, so it is not waited for.
-    blind = processes.launch("callback_worker", AMQP_URL="amqp://guest:guest@127.0.0.1:9/")
-    assert (await log.ended(sent.event_id))["state"] == "DELIVERED"
-    assert blind.exit_code is None
-    assert await blind.stop() == 0
-
-
 @asynccontextmanager
-async def outage(house: House) -> AsyncIterator[None]:
-    """Nobody may connect to the house's database, and whoever was connected is thrown out."""
-    parts = urlsplit(house.database_url)
-    name = parts.path.removeprefix("/")
-    connection = await asyncpg.connect(parts._replace(path="/postgres").geturl())
+async def claims_held_up(house: House) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
+    """Claims wait in their transactions until the end; yields whether one does."""
+    connection, watcher = await asyncpg.connect(house.database_url), await asyncpg.connect(house.database_url)
+
+    async def claim_waits() -> bool:
+        count = await watcher.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return bool(count)
+
     try:
-        await connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
-        await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
-        yield
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE callback_attempts IN EXCLUSIVE MODE")
+            yield claim_waits
     finally:
-        await connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
         await connection.close()
+        await watcher.close()
