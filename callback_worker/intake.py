@@ -14,13 +14,13 @@ from callback_worker import metrics
 from callback_worker.birth import Births, Owed
 from callback_worker.dispatch import Dispatcher
 from callback_worker.patience import Turns
-from callback_worker.reasons import log_failure, reason_of
 from shared.broker.connection import backoff_s
 from shared.broker.consumer import Batch, Consumer
 from shared.broker.dead_letters import dead_letter
 from shared.broker.publisher import Outcome, Publisher
 from shared.errors import RejectCode, Rejected, Unavailable
 from shared.events import parse_event
+from shared.failures import log_failure, reason_of
 from shared.logs import get_logger
 from shared.messages import Inbound, Outgoing
 from shared.topology import CALLBACK_EVENTS

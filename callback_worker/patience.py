@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from callback_worker.reasons import reason_of
 from shared.broker.connection import BACKOFF_MOST_S, backoff_s
 from shared.database import CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S, is_outage, not_provisioned, ping
 from shared.errors import Unavailable
+from shared.failures import reason_of
 from shared.logs import get_logger
 
 log = get_logger(__name__)

@@ -11,8 +11,8 @@ from uuid import UUID
 from callback_worker import metrics
 from callback_worker.delivery import Attempt, Result, State, Terms, next_state
 from callback_worker.patience import Patience, Turns
-from callback_worker.reasons import log_failure, reason_of
 from callback_worker.store import Closing, close_attempts, give_back
+from shared.failures import log_failure, reason_of
 from shared.logs import get_logger
 
 log = get_logger(__name__)

@@ -11,10 +11,10 @@ from callback_worker import metrics
 from callback_worker.delivery import Outcome, Reason, Terms
 from callback_worker.dispatch import Dispatcher
 from callback_worker.patience import Patience, Turns
-from callback_worker.reasons import log_failure
 from callback_worker.slots import Slots
 from callback_worker.store import Claim, Claimed, claim_due
 from shared.errors import Unavailable
+from shared.failures import log_failure
 from shared.logs import get_logger
 
 log = get_logger(__name__)

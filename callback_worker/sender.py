@@ -22,9 +22,9 @@ from aiohttp.connector import Connection
 from callback_worker.delivery import Attempt, Outcome, Result, outcome_of, parse_retry_after
 from callback_worker.destination import Blocked, Destination, DestinationPolicy, Resolve, vet
 from callback_worker.failures import UnaskedBytes, classify, is_expected
-from callback_worker.reasons import log_failure
 from callback_worker.signature import SigningKey, signature
 from shared.errors import VoltlineError
+from shared.failures import log_failure
 from shared.logs import get_logger
 
 log = get_logger(__name__)

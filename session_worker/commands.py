@@ -24,6 +24,7 @@ from shared.broker.publisher import Outcome, Publisher
 from shared.clock import now_utc
 from shared.database import is_data_fault, is_outage, not_provisioned, ping
 from shared.errors import RejectCode, Rejected
+from shared.failures import log_failure, reason_of
 from shared.logs import get_logger
 from shared.messages import Inbound
 from shared.topology import SESSION_COMMANDS
@@ -112,7 +113,7 @@ class CommandLoop:
             except Exception as error:  # sorted here; only what is nobody's outage goes on to the dead letters
                 failures += 1
                 if not await self._may_pass(error):
-                    log.warning("batch_failed", messages=len(commands), reason=_first_line(error), next="each alone")
+                    log.warning("batch_failed", messages=len(commands), reason=reason_of(error), next="each alone")
                     return await self._apply_each(batch, commands, rejects)
                 if not await self._waits(batch, failures, error):
                     return False
@@ -131,8 +132,8 @@ class CommandLoop:
                     failures += 1
                     faults += not await self._may_pass(error)
                     if faults >= TRIES_ALONE:
-                        log.exception("command_unprocessable", message_id=str(received.message_id))
-                        rejects.append((inbound, Rejected(RejectCode.UNPROCESSABLE, _first_line(error))))
+                        log_failure("command_unprocessable", error, message_id=str(received.message_id))
+                        rejects.append((inbound, Rejected(RejectCode.UNPROCESSABLE, reason_of(error))))
                         break
                     if not await self._waits(batch, failures, error):
                         return False
@@ -143,9 +144,7 @@ class CommandLoop:
         if not self._keeps_trying(batch):
             return False
         delay_s = backoff_s(failures, random.random())
-        log.warning(
-            "batch_waits", messages=len(batch.messages), reason=_first_line(error), retry_in_s=round(delay_s, 2)
-        )
+        log.warning("batch_waits", messages=len(batch.messages), reason=reason_of(error), retry_in_s=round(delay_s, 2))
         await asyncio.sleep(delay_s)
         return True
 
@@ -214,15 +213,9 @@ def _sort(
         except Rejected as rejected:
             rejects.append((inbound, rejected))
         except Exception as error:  # a fault of ours; the message is set aside and its neighbours flow
-            log.exception("message_unreadable", message_id=inbound.message.message_id)
+            log_failure("message_unreadable", error, message_id=inbound.message.message_id)
             rejects.append((inbound, Rejected(RejectCode.UNPROCESSABLE, type(error).__name__)))
     return commands, rejects
-
-
-def _first_line(error: Exception) -> str:
-    missing = not_provisioned(error)
-    text = str(missing or error)
-    return text.splitlines()[0][:300] if text else type(error).__name__
 
 
 def _tell(state: State) -> None:

@@ -17,6 +17,7 @@ from session_worker.overdue import end_stale, refuse_expired, time_out
 from session_worker.relay import Relay, publish_entries
 from shared.broker.publisher import Publisher
 from shared.clock import now_utc
+from shared.failures import reason_of
 from shared.logs import get_logger
 
 log = get_logger(__name__)
@@ -48,7 +49,7 @@ class Sweeper:
             try:
                 busy = await self.run_once() > 0
             except Exception as error:  # the edge of a loop that must never end; the next sweep tries again
-                log.warning("sweep_failed", reason=str(error).splitlines()[0] if str(error) else type(error).__name__)
+                log.warning("sweep_failed", reason=reason_of(error))
                 busy = False
             await asyncio.sleep(0 if busy else SWEEP_EVERY_S)
 

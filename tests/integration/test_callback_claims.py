@@ -13,7 +13,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from callback_worker.delivery import Attempt, Next, Outcome, Result, State
-from callback_worker.reasons import MOST_CHARS, reason_of
 from callback_worker.store import (
     HOSTS_PER_CLAIM,
     Claim,
@@ -25,6 +24,7 @@ from callback_worker.store import (
     insert_deliveries,
 )
 from shared.database import STATEMENT_TIMEOUT_S, create_engine, is_data_fault
+from shared.failures import MOST_CHARS, reason_of
 from tests.servers import House
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
