@@ -1,4 +1,4 @@
-"""`python -m bench`: how fast requests are acknowledged, applied and delivered, beside a bare call to the gateway.
+"""How fast requests are acknowledged, applied and delivered, beside a bare call to the gateway.
 
 Runs its own private servers and processes. Prints rates, CPU seconds per 1,000 requests by process, and the ratio of
 an acknowledgement to a call that does nothing, which is what to compare between machines and versions.
@@ -8,7 +8,6 @@ import asyncio
 import os
 import resource
 import secrets
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -31,8 +30,8 @@ POLL_S = 0.02
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-def main() -> int:
-    console = Console(highlight=False)
+def run(console: Console) -> int:
+    """Measure and print; return the exit status."""
     return on_installed_stack(console, lambda stack: _measure(console, stack), LOG_LEVEL="warning")
 
 
@@ -130,7 +129,3 @@ def _cpu_s(stack: Stack) -> dict[str, float]:
 def _used_s(process: Process) -> float:
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
-
-
-if __name__ == "__main__":
-    sys.exit(main())

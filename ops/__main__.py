@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ops import demo, provision, up
+from ops import demo, provision, records, up
 from ops.local_stack import StackError
 
 app = typer.Typer(
@@ -15,6 +15,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(records.drivers, name="drivers")
+app.add_typer(records.sessions, name="sessions")
+app.add_typer(records.requests, name="requests")
 
 
 @app.command("provision")

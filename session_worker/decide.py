@@ -122,7 +122,7 @@ def _url_of(session: Session | None, request: Request | None) -> str | None:
 def _start(session: Session | None, received: Received, facts: Facts) -> Decided:
     command = received.command
     assert isinstance(command, StartSession)
-    if session is not None:
+    if session is not None or facts.request is not None:
         return refuse(session, received, Reason.SESSION_EXISTS, facts)
     born = Session(
         id=received.session_id,

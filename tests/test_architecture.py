@@ -28,6 +28,8 @@ PURE = (
     "session_worker/authorize.py",
     "session_worker/completion.py",
     "session_worker/breaker.py",
+    "session_worker/situations.py",
+    "session_worker/reasons.py",
     "shared/meter.py",
     "shared/pricing.py",
     "callback_worker/delivery.py",

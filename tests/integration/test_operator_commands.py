@@ -156,8 +156,9 @@ async def insert_session(database: asyncpg.Connection, charger: str, created: st
     await database.execute(
         """INSERT INTO charging_sessions (id, "chargerId", status, phase, reason, "finalCost", currency, "energyKwh",
                metadata, "createdAt", "updatedAt", sequence, "needsReview", "reviewReason")
-           VALUES ($1, $2, $4::text, CASE $4::text WHEN 'IN_PROGRESS' THEN 'ACTIVE' ELSE $4::text END, '=1+1', 12.30, 'EUR', 8.5,
-               '{"note": "a, \\"b\\""}', CAST($3 AS text)::timestamptz, now(), 2, true, 'TOO_LONG')""",
+           VALUES ($1, $2, $4::text, CASE $4::text WHEN 'IN_PROGRESS' THEN 'ACTIVE' ELSE $4::text END,
+               '=1+1', 12.30, 'EUR', 8.5, '{"note": "a, \\"b\\""}', CAST($3 AS text)::timestamptz,
+               now(), 2, true, 'TOO_LONG')""",
         session_id, charger, created, status,
     )  # fmt: skip
     return session_id

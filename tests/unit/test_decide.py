@@ -215,3 +215,15 @@ def test_a_conflict_has_an_event_id_of_its_own() -> None:
     plain = refuse(session, command, Reason.SESSION_EXISTS, FACTS).events[0]
     conflict = refuse(session, command, Reason.IDEMPOTENCY_CONFLICT, FACTS, uuid4()).events[0]
     assert plain.event_id != conflict.event_id
+
+
+@pytest.mark.parametrize("is_pending", [True, False])
+def test_a_start_cannot_take_the_id_of_a_request(is_pending: bool) -> None:
+    """A verdict that comes later would make a second session of the same id."""
+    asked = decided_request()
+    if is_pending:
+        pending = decide(None, request(uuid4()), Facts(now=NOW, verdict=None)).request
+        assert pending is not None
+        asked = pending
+    decided = decide(None, start(asked.id), Facts(now=NOW, request=asked))
+    assert (decided.outcome, decided.reason, decided.session) == (Outcome.REFUSED, Reason.SESSION_EXISTS, None)

@@ -46,14 +46,14 @@ def test_minutes_in_which_nothing_flowed_are_idle() -> None:
     meter = folded(timed(0, 100, 100, 100, 200))
     assert meter.idle_s == 120
     used = usage(meter, Decimal("0.2"), NOW, NOW + 4 * MINUTE)
-    assert (used.charging_s, used.idle_s, used.energy_wh) == (120, 120, 200)
+    assert (used.charging_s, used.idle_s, used.energy_wh) == tuple(map(Decimal, (120, 120, 200)))
 
 
 def test_after_the_last_sample_a_session_goes_on_as_it_was() -> None:
     idle = usage(folded(timed(0, 100, 100)), None, NOW, NOW + 10 * MINUTE)
-    assert (idle.charging_s, idle.idle_s) == (60, 540)
+    assert (idle.charging_s, idle.idle_s) == tuple(map(Decimal, (60, 540)))
     charging = usage(folded(timed(0, 100)), None, NOW, NOW + 10 * MINUTE)
-    assert (charging.charging_s, charging.idle_s) == (600, 0)
+    assert (charging.charging_s, charging.idle_s) == tuple(map(Decimal, (600, 0)))
 
 
 registers = st.lists(st.integers(0, 1000), min_size=1, max_size=12)

@@ -1,0 +1,56 @@
+"""`python -m bench`: measurements on private servers. Without a command it measures throughput."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bench import authorization, history, throughput
+from ops.local_stack import StackError
+
+PIPED_WIDTH = 110
+
+app = typer.Typer(
+    name="python -m bench",
+    help="Measure Voltline on this machine. Figures are printed, never asserted.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def run_throughput(context: typer.Context) -> None:
+    """Without a command: how fast requests are acknowledged, applied and delivered."""
+    if context.invoked_subcommand is None:
+        raise typer.Exit(throughput.run(Console(highlight=False)))
+
+
+@app.command("authorization")
+def run_authorization(
+    rounds: Annotated[int, typer.Option(min=1, help="Each measures every state of the service once.")] = 3,
+    seconds: Annotated[float, typer.Option(min=1, help="How long each state is measured in a round.")] = 12,
+) -> None:
+    """Start and stop latency while the authorization service hangs, against one that answers."""
+    raise typer.Exit(authorization.run(_console(), rounds=rounds, window_s=seconds))
+
+
+@app.command("history")
+def run_history(
+    rows: Annotated[int, typer.Argument(min=10_000, help="Sessions in the large database.")] = 1_000_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Each measures both databases once.")] = 3,
+) -> None:
+    """Reads and applied commands beside 10 thousand sessions and beside many; 10 million need some 10 GB of disk."""
+    raise typer.Exit(history.run(_console(), rows=rows, rounds=rounds))
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except StackError as error:
+        typer.secho(str(error), fg=typer.colors.RED, err=True)
+        raise SystemExit(1) from None
