@@ -44,10 +44,17 @@ def up() -> int:
 def down() -> int:
     """Stops every `up` of this checkout, in either mode; 0 as well when there is none."""
     console = Console(highlight=False)
-    stopped = [_stop_run(record) for record in sorted(RUNS.glob("up-*.lock"))]
+    # All are told before any is waited for: one that is stuck shall not keep the others running.
+    told = [record for record in sorted(RUNS.glob("up-*.lock")) if _tell_to_end(record)]
+    stuck = [record for record in told if not _ends(record)]
+    if stuck:
+        pids = ", ".join(record.read_text() for record in stuck)
+        raise StackError(
+            f"did not end within {DOWN_TIMEOUT_S} s: process {pids}; look at what it waits for, or kill it"
+        )
     if kind() is Kind.DOCKER:
         compose.down(console)
-    elif not any(stopped):
+    elif not told:
         console.print("Nothing of `up` runs here.")
     return 0
 
@@ -65,7 +72,7 @@ async def _stay(console: Console, stack: Stack) -> int:
     read_to = dict.fromkeys(stack.by_name, 0)
     async with Receiver(stack.signing_key) as receiver:
         receiver.answer = lambda callback: _show_callback(console, callback)
-        show_addresses(console, urls, stack.management_url, receiver.url("callback"))
+        show_addresses(console, urls, stack.management_url, receiver.url("callback"), stack.signing_key)
         while True:
             for name, process in stack.by_name.items():
                 read_to[name] = _show_new_lines(console, process, read_to[name])
@@ -74,8 +81,10 @@ async def _stay(console: Console, stack: Stack) -> int:
             await asyncio.sleep(POLL_INTERVAL_S)
 
 
-def show_addresses(console: Console, urls: Mapping[Name, str], management_url: str, callback_url: str) -> None:
-    """Prints the addresses that a person needs, and a call to try."""
+def show_addresses(
+    console: Console, urls: Mapping[Name, str], management_url: str, callback_url: str, signing_key: str | None = None
+) -> None:
+    """Prints the addresses that a person needs, the key that verifies callbacks, and a call to try."""
     broker, gateway = urlsplit(management_url), urls[Name.GATEWAY]
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("[bold]Swagger UI[/]", f"{gateway}/api")
@@ -83,6 +92,8 @@ def show_addresses(console: Console, urls: Mapping[Name, str], management_url: s
     table.add_row("", f"[dim]user[/] {broker.username}  [dim]password[/] {broker.password}")
     for name, url in urls.items():
         table.add_row(f"[bold]{name}[/]", f"{url}/metrics  [dim]and /readyz[/]")
+    if signing_key is not None:
+        table.add_row("[bold]Signing key[/]", f"{signing_key}  [dim]of callbacks, for this run[/]")
     console.print("\n[bold]Voltline is up.[/] Ctrl-C stops it and forgets its data.\n")
     console.print(table)
     console.print("\n[bold]Try[/]")
@@ -121,19 +132,28 @@ def _recorded() -> Iterator[None]:
         os.close(handle)
 
 
-def _stop_run(record: Path) -> bool:
-    """Stops the run that holds the lock. A free lock means a dead run, whose process id may be anybody's by now."""
+def _tell_to_end(record: Path) -> bool:
+    """Signals the run that holds the lock. A free lock means a dead run, whose process id may be anybody's by now."""
     with record.open("r+") as handle:
         if _is_free(handle.fileno()):
             record.unlink(missing_ok=True)
             return False
         os.kill(int(handle.read()), signal.SIGTERM)
-        deadline = time.monotonic() + DOWN_TIMEOUT_S
-        while not _is_free(handle.fileno()):
-            if time.monotonic() > deadline:
-                raise StackError(f"the run in {record} did not end within {DOWN_TIMEOUT_S} s")
-            time.sleep(POLL_INTERVAL_S)
     return True
+
+
+def _ends(record: Path) -> bool:
+    """Waits until the run has let go of its lock."""
+    deadline = time.monotonic() + DOWN_TIMEOUT_S
+    while time.monotonic() < deadline:
+        try:
+            with record.open("r+") as handle:
+                if _is_free(handle.fileno()):
+                    return True
+        except FileNotFoundError:  # the run took its record away with it
+            return True
+        time.sleep(POLL_INTERVAL_S)
+    return False
 
 
 def _is_free(handle: int) -> bool:

@@ -4,7 +4,6 @@ import fcntl
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ from rich.console import Console
 from ops.local_stack.folder import RUNS
 from ops.local_stack.ports import free_ports, is_free
 from ops.local_stack.processes import PORT_VARIABLES, Name, says_ready
-from ops.local_stack.program import REPOSITORY
+from ops.local_stack.program import REPOSITORY, end_on_sigterm
 from ops.local_stack.servers import StackError
 from ops.local_stack.stack import USUAL_PORTS, new_signing_key, step
 
@@ -85,7 +84,7 @@ def running(console: Console, name: str, *, usual_ports: bool = False, **environ
 
 
 def _running(console: Console, name: str, *, usual_ports: bool, environment: Mapping[str, str]) -> Iterator[Project]:
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    end_on_sigterm()
     project = Project(name, {**_secrets(), **_ports(console, usual=usual_ports), **environment})
     try:
         with step(console, "Image built"):

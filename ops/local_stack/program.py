@@ -82,6 +82,12 @@ class Program:
             self.process.wait()
 
 
+def end_on_sigterm() -> None:
+    """Make SIGTERM act as Ctrl-C does, even where a shell started us in the background with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
 def die_with_parent(wanted: signal.Signals) -> Callable[[], None] | None:
     """A `preexec_fn`: the process gets `wanted` when the thread that started it ends. None where unsupported."""
     if not sys.platform.startswith("linux"):

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from ops.local_stack.folder import locked, new_folder
 from ops.local_stack.installed import installed_servers
 from ops.local_stack.ports import free_ports, is_free
 from ops.local_stack.processes import Name, Process, Processes
-from ops.local_stack.program import REPOSITORY
+from ops.local_stack.program import REPOSITORY, end_on_sigterm
 from ops.local_stack.servers import Servers, StackError
 
 # The contract's own ports, where nobody has them.
@@ -65,7 +64,7 @@ def on_installed_stack(console: Console, work: Work, **environment: str) -> int:
 
     `environment` goes to every process. Raises `StackError`; SIGTERM acts as Ctrl-C does.
     """
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    end_on_sigterm()
     shared_environment = {
         "CALLBACK_SIGNING_KEYS": new_signing_key(),
         "CALLBACK_ALLOWED_NETWORKS": LOOPBACK_NETWORKS,

@@ -40,7 +40,13 @@ def run(tmp_path: Path) -> Iterator[Run]:
     with (
         output.open("wb") as written,
         subprocess.Popen(
-            [sys.executable, "-m", "ops", "up"], cwd=REPOSITORY, env=ENVIRONMENT, stdout=written, stderr=written
+            [sys.executable, "-m", "ops", "up"],
+            cwd=REPOSITORY,
+            env=ENVIRONMENT,
+            stdout=written,
+            stderr=written,
+            # As a script's shell starts what it puts into the background; `down` must end it all the same.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # noqa: PLW1509 - one call, no locks
         ) as started,
     ):
         deadline = time.monotonic() + UP_TIMEOUT_S
