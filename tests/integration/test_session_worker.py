@@ -120,6 +120,29 @@ async def test_a_stop_that_overtakes_its_start_cancels_it_when_it_comes(worker: 
     assert stop_id is not None
 
 
+async def test_stops_that_race_their_starts_through_three_workers_all_end_right(
+    worker: Process, processes: Processes, wire: Wire, database: asyncpg.Connection
+) -> None:
+    """Whichever worker takes which first: every session ends, no stop stays parked."""
+    others = [await processes.start("session_worker") for _ in range(2)]
+    ids = [str(uuid4()) for _ in range(60)]
+    publishes = [wire.publish("session.stop.v1", {"sessionId": session_id}) for session_id in ids]
+    publishes += [
+        wire.publish("session.start.v1", {"chargerId": f"R-{session_id}", "sessionId": session_id})
+        for session_id in ids
+    ]
+    await asyncio.gather(*publishes)
+    ends = ("session.cancelled", "session.completed")
+    await wire.events(lambda data: data["sessionId"] in ids and data["type"] in ends, count=60, timeout_s=20)
+    rows = await database.fetch("SELECT status FROM charging_sessions WHERE id = ANY($1)", [UUID(each) for each in ids])
+    assert len(rows) == 60
+    assert {row["status"] for row in rows} <= {"CANCELLED", "COMPLETED"}
+    parked = 'SELECT count(*) FROM parked_commands WHERE "sessionId" = ANY($1)'
+    assert await database.fetchval(parked, [UUID(each) for each in ids]) == 0
+    for other in others:
+        assert await other.stop() == 0
+
+
 async def test_a_parked_stop_whose_session_never_comes_is_refused_in_the_end(
     worker: Process, wire: Wire, database: asyncpg.Connection
 ) -> None:
