@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ops.local_stack import StackError
-from ops.local_stack.binaries import find_binaries
+from ops.local_stack import Kind, StackError, kind
+from ops.local_stack.binaries import find_binaries, find_or_install
 from tests.process_tree import descendants_of, wait_until_gone
 from tests.servers import REPOSITORY, refuse
 
@@ -26,9 +26,9 @@ Run = tuple[subprocess.Popen[bytes], Path]
 
 @pytest.fixture(autouse=True)
 def binaries() -> None:
-    """Containers are the compose tests' matter."""
+    """Containers are the compose tests' matter; here the servers are the machine's own, installed where that is due."""
     try:
-        find_binaries()
+        find_or_install(print) if kind() is Kind.INSTALLED else find_binaries()
     except StackError as error:
         refuse(error)
 
