@@ -345,11 +345,11 @@ async def test_sigterm_in_a_database_outage_exits_with_0_and_loses_nothing(
 ) -> None:
     """A batch in hand is left to the broker; a drain never waits for a database that is away."""
     draining = await processes.start("session_worker")
-    servers.stop(Server.POSTGRES)
+    await asyncio.to_thread(servers.stop, Server.POSTGRES)
     try:
         ids = [await wire.publish("session.start.v1", {"chargerId": f"O-{uuid4()}"}) for _ in range(5)]
         await asyncio.sleep(0.3)
         assert await draining.stop() == 0
     finally:
-        servers.start(Server.POSTGRES)
+        await asyncio.to_thread(servers.start, Server.POSTGRES)
     await wire.events(lambda data: data["sessionId"] in ids, count=5, timeout_s=20)
