@@ -119,7 +119,7 @@ async def test_sigterm_while_postgres_is_down_exits_with_0_and_leaves_events_una
     in_hand, later = event(receiver.url("in-hand")), [event(receiver.url()) for _ in range(20)]
     await source.publish(in_hand)
     await receiver.wait_for(lambda callback: callback.path == "/in-hand")
-    servers.stop(Server.POSTGRES)
+    await asyncio.to_thread(servers.stop, Server.POSTGRES)
     try:
         await source.publish(*later)
         await said(worker, '"what": "events"')
@@ -127,7 +127,7 @@ async def test_sigterm_while_postgres_is_down_exits_with_0_and_leaves_events_una
         assert await worker.stop() == 0, worker.log_tail()
         assert time.monotonic() - began < DRAIN_S
     finally:
-        servers.start(Server.POSTGRES)
+        await asyncio.to_thread(servers.start, Server.POSTGRES)
     async with open_wire(house.amqp_url) as wire:
 
         async def all_wait_again() -> bool:
