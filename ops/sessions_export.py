@@ -24,7 +24,9 @@ from shared.resources import SESSION_COLUMNS, Status, session_json
 # Rows that the cursor brings at once: some 2 MB of wide ones.
 CHUNK: Final = 2_000
 REVIEW_COLUMNS: Final = ("needsReview", "reviewReason")
-COLUMNS: Final = ("sessionId", *SESSION_COLUMNS[1:], *REVIEW_COLUMNS)
+# All but the payment, which is a document of its own.
+READ_COLUMNS: Final = (*(column for column in SESSION_COLUMNS if column != "payment"), *REVIEW_COLUMNS)
+COLUMNS: Final = ("sessionId", *READ_COLUMNS[1:])
 # A spreadsheet takes a cell that begins so for a formula and runs it (OWASP, "CSV Injection").
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 EXIT_NO_FILE: Final = 2
@@ -61,7 +63,7 @@ def statement(wanted: Wanted) -> tuple[str, list[Any]]:
     values = [value for _, value in conditions if value is not None]
     kept = [condition for condition, value in conditions if value is not None]
     where = " AND ".join(f"{condition}${number}" for number, condition in enumerate(kept, start=1))
-    columns = ", ".join(f'"{column}"' for column in (*SESSION_COLUMNS, *REVIEW_COLUMNS))
+    columns = ", ".join(f'"{column}"' for column in READ_COLUMNS)
     # Names are ours, values are parameters.
     query = f'SELECT {columns} FROM charging_sessions WHERE {where or "true"} ORDER BY "createdAt", id'  # noqa: S608
     return query, values
@@ -70,7 +72,7 @@ def statement(wanted: Wanted) -> tuple[str, list[Any]]:
 def flat(row: Mapping[str, Any]) -> list[str]:
     """Return the cells of a row. What begins like a formula is text, and gets an apostrophe before it."""
     texts = {name for name, value in row.items() if isinstance(value, str)}
-    shown = session_json(row) | {
+    shown = session_json({**row, "payment": None}) | {
         "needsReview": "true" if row["needsReview"] else "false",
         "reviewReason": row["reviewReason"],
     }

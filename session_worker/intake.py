@@ -9,6 +9,7 @@ from shared.commands import (
     CLIENT,
     PRIVILEGED,
     AnyCommand,
+    ProviderEvent,
     RemoveDriver,
     RemoveStation,
     RequestSession,
@@ -80,6 +81,8 @@ def _subject_id(command: AnyCommand) -> UUID:
             return uuid5(NAMESPACE, f"station {name}")
         case SetTariff(name=name):
             return uuid5(NAMESPACE, f"tariff {name}")
+        case ProviderEvent(provider=name, event_id=event):
+            return uuid5(NAMESPACE, f"{name} event {event}")
     assert not isinstance(command, RequestSession)
     assert command.session_id is not None
     return command.session_id

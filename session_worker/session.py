@@ -89,6 +89,8 @@ class Session:
     tariff: Tariff | None = None
     meter: Meter | None = None
     review: Review | None = None
+    # What the outside sees of its debt; `payments` writes it.
+    payment: Mapping[str, Any] | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -121,7 +123,7 @@ _COLUMN_OF: Final = {
     "driver_id": "driverId", "request_id": "requestId", "reason": "reason", "final_cost": "finalCost",
     "currency": "currency", "energy_kwh": "energyKwh", "metadata": "metadata", "started_at": "startedAt",
     "ended_at": "endedAt", "created_at": "createdAt", "updated_at": "updatedAt", "client": "client",
-    "callback_url": "callbackUrl", "sequence": "sequence",
+    "callback_url": "callbackUrl", "sequence": "sequence", "payment": "payment",
 }  # fmt: skip
 
 

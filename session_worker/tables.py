@@ -33,6 +33,7 @@ sessions = Table(
     Column("meter", JSONB),
     Column("needsReview", Boolean),
     Column("reviewReason", String(64)),
+    Column("payment", JSONB),
 )
 
 requests = Table(

@@ -26,6 +26,7 @@ from pydantic.alias_generators import to_camel
 
 from shared.errors import RejectCode, Rejected
 from shared.fields import (
+    Amount,
     CallbackUrl,
     ConnectorId,
     Cost,
@@ -57,6 +58,10 @@ def _in_utc(value: datetime) -> datetime:
         raise ValueError("must lie between the years 2000 and 2099")
     return value.astimezone(UTC)
 
+
+# What providers of hosted payment pages take: a link lives from half an hour to just below a day.
+SHORTEST_LINK_MINUTES: Final = 30
+LONGEST_LINK_MINUTES: Final = 1435
 
 # Headers of a command from the gateway: whom it serves, and whether that caller may act on every session.
 CLIENT = "client"
@@ -207,15 +212,44 @@ class RemoveStation(Command):
     station_id: Identifier
 
 
+class RecreatePaymentLink(Command):
+    """Replace the session's payment link. `force` does so even while a payment on the old one is being processed."""
+
+    TYPE: ClassVar[str] = "payment.recreate_link.v1"
+    session_id: JsonUuid
+    expires_in_minutes: Annotated[int, Field(ge=SHORTEST_LINK_MINUTES, le=LONGEST_LINK_MINUTES)] | None = None
+    force: bool = False
+
+
+class RefundPayment(Command):
+    """Give back what was paid for a session: `amount` of it, or all that is left."""
+
+    TYPE: ClassVar[str] = "payment.refund.v1"
+    session_id: JsonUuid
+    amount: Amount | None = None
+    reason: Reason | None = None
+
+
+class ProviderEvent(Command):
+    """Something happened at the payment provider; `event` names the objects, whose state is then read there."""
+
+    TYPE: ClassVar[str] = "payment.provider_event.v1"
+    provider: Identifier
+    event_id: Identifier
+    event: Metadata
+
+
 SessionCommand = RequestSession | StartSession | StopSession | CancelSession | RecordMeter
 DirectoryCommand = SetTariff | SetDriver | RemoveDriver | SetStation | RemoveStation
-AnyCommand = SessionCommand | DirectoryCommand
+PaymentCommand = RecreatePaymentLink | RefundPayment | ProviderEvent
+AnyCommand = SessionCommand | DirectoryCommand | PaymentCommand
 
 COMMANDS: Final[Mapping[str, type[AnyCommand]]] = {
     model.TYPE: model
     for model in (
         RequestSession, StartSession, StopSession, CancelSession, RecordMeter,
         SetTariff, SetDriver, RemoveDriver, SetStation, RemoveStation,
+        RecreatePaymentLink, RefundPayment, ProviderEvent,
     )
 }  # fmt: skip
 

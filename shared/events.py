@@ -34,6 +34,11 @@ class EventType(StrEnum):
     SESSION_COMPLETED = "session.completed"
     SESSION_CANCELLED = "session.cancelled"
     COMMAND_REJECTED = "session.command_rejected"
+    PAYMENT_LINK_CREATED = "payment.link_created"
+    PAYMENT_PAID = "payment.paid"
+    PAYMENT_FAILED = "payment.failed"
+    PAYMENT_REFUNDED = "payment.refunded"
+    PAYMENT_REFUND_FAILED = "payment.refund_failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

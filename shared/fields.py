@@ -124,6 +124,12 @@ Cost = Annotated[
     BeforeValidator(_take_number),
     _at_most(2),
 ]
+Amount = Annotated[
+    Decimal,
+    Field(strict=False, gt=0, le=MAX_COST, decimal_places=2),
+    BeforeValidator(_take_number),
+    _at_most(2),
+]
 MeterWh = Annotated[
     Decimal,
     Field(strict=False, ge=0, le=MAX_METER_WH),

@@ -50,7 +50,7 @@ class Usage:
 def price(tariff: Tariff, usage: Usage) -> Decimal | None:
     """Return the cost to the currency's exponent; None where the tariff needs an energy that nobody measured."""
     amount = exact_price(tariff, usage)
-    return None if amount is None else amount.quantize(_unit(tariff.currency), rounding=ROUND_HALF_UP)
+    return None if amount is None else amount.quantize(currency_unit(tariff.currency), rounding=ROUND_HALF_UP)
 
 
 def exact_price(tariff: Tariff, usage: Usage) -> Decimal | None:
@@ -89,7 +89,8 @@ def _step_up(amount: Decimal, step: int | None) -> Decimal:
     return (amount / step).to_integral_value(rounding=ROUND_CEILING) * step
 
 
-def _unit(currency: str) -> Decimal:
+def currency_unit(currency: str) -> Decimal:
+    """Return the currency's smallest amount: a cent, a yen."""
     return Decimal(1) if currency in _NO_MINOR_UNIT else Decimal("0.01")
 
 

@@ -53,7 +53,7 @@ class Decision(StrEnum):
 # The columns that each JSON is made of; the reads of the gateway select exactly these.
 SESSION_COLUMNS = (
     "id", "chargerId", "connectorId", "stationId", "driverId", "requestId", "status", "phase", "reason", "finalCost",
-    "currency", "energyKwh", "metadata", "startedAt", "endedAt", "createdAt", "updatedAt",
+    "currency", "energyKwh", "metadata", "startedAt", "endedAt", "createdAt", "updatedAt", "payment",
 )  # fmt: skip
 REQUEST_COLUMNS = (
     "id", "stationId", "driverId", "connectorId", "decision", "reason", "sessionId", "decidedAt", "createdAt",
@@ -62,8 +62,7 @@ REQUEST_COLUMNS = (
 
 def session_json(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the session JSON of a row of `charging_sessions`."""
-    fields = {_renamed(name, "sessionId"): _plain(row[name]) for name in SESSION_COLUMNS}
-    return fields | {"payment": None}
+    return {_renamed(name, "sessionId"): _plain(row[name]) for name in SESSION_COLUMNS}
 
 
 def request_json(row: Mapping[str, Any]) -> dict[str, Any]:

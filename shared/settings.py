@@ -1,6 +1,7 @@
 """Settings from the environment: read once, frozen, every fault named before a process starts."""
 
 import sys
+from enum import StrEnum
 from typing import Annotated, Literal, NoReturn, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
@@ -38,6 +39,14 @@ AmqpUrl = Annotated[SecretStr, _url_of("amqp", "amqps")]
 HttpUrl = Annotated[SecretStr, _url_of("http", "https")]
 
 LowerCase = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+
+
+class PaymentProvider(StrEnum):
+    """Who collects what sessions cost."""
+
+    NONE = "none"
+    SANDBOX = "sandbox"
+    STRIPE = "stripe"
 
 
 class Settings(BaseSettings):

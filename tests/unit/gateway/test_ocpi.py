@@ -17,7 +17,7 @@ BEGAN_AT = datetime(2026, 5, 4, 12, tzinfo=UTC)
 NOW = BEGAN_AT + timedelta(hours=2)
 RUNNING: dict[str, Any] = EXAMPLE_ROW | {
     "status": "IN_PROGRESS", "phase": "ACTIVE", "finalCost": None, "endedAt": None, "meter": None, "reason": None,
-    "energyKwh": None, "stationId": None, "metadata": None,
+    "energyKwh": None, "stationId": None, "metadata": None, "payment": None,
 }  # fmt: skip
 # OCPI 2.2.1, mod_cdrs: the fields of cardinality 1 and +, but for those of the location that nobody here knows.
 CDR_REQUIRED = {

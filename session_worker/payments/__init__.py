@@ -1,0 +1,1 @@
+"""What a completed session costs, collected: links, payments and refunds at a payment provider."""
