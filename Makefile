@@ -43,7 +43,7 @@ bench: $(DEVELOPMENT) ## Measure throughput and latency on this machine
 
 lock: $(DEVELOPMENT) ## Pin the newest allowed versions of all dependencies, with hashes
 	$(BIN)/pip install --quiet uv
-	$(COMPILE) --upgrade --output-file requirements.lock
+	$(COMPILE) --upgrade --extra stripe --output-file requirements.lock
 	$(COMPILE) --upgrade --extra dev --output-file tests/requirements.lock
 
 $(BIN)/python:

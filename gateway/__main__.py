@@ -9,6 +9,7 @@ from gateway.ocpi import Party
 from gateway.processes import drain_with_parent, run_processes
 from gateway.server import listen, serve
 from gateway.settings import GatewaySettings
+from gateway.webhooks import webhooks_of
 from shared.broker.publisher import Publisher
 from shared.process import run
 from shared.settings import load
@@ -17,6 +18,7 @@ from shared.topology import COMMANDS
 
 def main() -> None:
     settings = load(GatewaySettings)
+    secret = settings.stripe_webhook_secret
     is_child = bool(settings.gateway_listening_fds)
     if is_child:
         sockets = [socket.socket(fileno=fd) for fd in settings.gateway_listening_fds]
@@ -31,6 +33,7 @@ def main() -> None:
             database=Database(settings.database_url.get_secret_value()),
             keys=settings.api_keys,
             party=Party(settings.ocpi_country_code, settings.ocpi_party_id),
+            webhooks=webhooks_of(settings.payment_provider, secret.get_secret_value() if secret else None),
             drain=drain,
         )
         await serve(app, sockets, drain)

@@ -13,16 +13,22 @@ from starlette.routing import Route
 from gateway import metrics
 from gateway.auth import ApiKey
 from gateway.database import Database
+from gateway.incoming import ClientGone
 from gateway.ocpi import Party
 from gateway.openapi import document
 from gateway.outcomes import Outcomes
 from gateway.problems import handle_problems
+from gateway.publishing import CommandPublisher
 from gateway.routes.commands import command_routes
 from gateway.routes.directory import directory_routes
 from gateway.routes.documentation import documentation_routes
+from gateway.routes.pages import page_routes
+from gateway.routes.payments import payment_routes
 from gateway.routes.reads import read_routes
+from gateway.webhooks import Webhooks
 from shared.broker.publisher import Publisher
 from shared.health import Check, health_routes
+from shared.settings import PaymentProvider
 
 # A first request right after the start should not meet a gateway that is only just connecting.
 CONNECT_GRACE_S = 1.0
@@ -35,13 +41,14 @@ def create_app(
     database: Database,
     keys: tuple[ApiKey, ...] | None,
     party: Party,
+    webhooks: Webhooks,
     drain: asyncio.Event,
 ) -> FastAPI:
     """Return the gateway. It runs the publisher while it is up and closes the database at its end.
 
     Who waits for an outcome is answered as soon as `drain` is set.
     """
-    outcomes = Outcomes(database)
+    outcomes, commands = Outcomes(database), CommandPublisher(publisher)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -56,13 +63,21 @@ def create_app(
 
     app = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     handle_problems(app)
+    app.add_exception_handler(ClientGone, _on_client_gone)
     app.add_middleware(metrics.Measured)
     app.include_router(read_routes(database, keys, party))
+    app.include_router(payment_routes(commands, database, keys, webhooks))
     app.include_router(directory_routes(database, keys))
+    app.include_router(page_routes(commands, database, has_sandbox=webhooks.provider is PaymentProvider.SANDBOX))
     documented = documentation_routes(document(app, is_anonymous=keys is None))
-    app.router.routes[:0] = command_routes(publisher, database, outcomes, keys)
+    app.router.routes[:0] = command_routes(commands, database, outcomes, keys)
     app.router.routes.extend([*_health_routes(publisher), *documented])
     return app
+
+
+async def _on_client_gone(_: Request, __: Exception) -> Response:
+    """Nobody reads it; the metrics do."""
+    return Response(status_code=metrics.CLIENT_GONE)
 
 
 async def _release(outcomes: Outcomes, drain: asyncio.Event) -> None:

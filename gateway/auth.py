@@ -42,10 +42,10 @@ class Caller:
         """The client whose rows this caller may see; None is everybody's."""
         return None if self.is_privileged else self.client
 
-    def require(self, scope: Scope) -> None:
-        """Raise the 403 unless the caller has the scope."""
-        if scope not in self.scopes and not self.is_privileged:
-            raise Problem(Kind.FORBIDDEN, f"This needs the scope {scope}.")
+    def require(self, *any_of: Scope) -> None:
+        """Raise the 403 unless the caller has one of the scopes."""
+        if self.scopes.isdisjoint(any_of) and not self.is_privileged:
+            raise Problem(Kind.FORBIDDEN, f"This needs the scope {' or '.join(any_of)}.")
 
 
 ANONYMOUS = Caller("anonymous", frozenset(Scope))

@@ -17,6 +17,7 @@ from shared.commands import AnyCommand
 # The sections of the documentation; the first is the seed's.
 SESSION_TAG = "Session Management"
 OPERATOR_TAG = "Operator"
+PAYMENT_TAG = "Payments"
 
 _Type = TypeVar("_Type")
 # What the message or the path names is an unknown key of the body like any other.

@@ -3,6 +3,7 @@
 from typing import Final
 
 from gateway.directory_commands import DIRECTORY_COMMANDS
+from gateway.payment_commands import PAYMENT_COMMANDS
 from gateway.session_commands import SESSION_COMMANDS
 
-COMMANDS: Final = (*SESSION_COMMANDS, *DIRECTORY_COMMANDS)
+COMMANDS: Final = (*SESSION_COMMANDS, *PAYMENT_COMMANDS, *DIRECTORY_COMMANDS)

@@ -8,11 +8,11 @@ from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
 import orjson
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.types import Receive, Scope
 
 from gateway.problems import Kind, Problem
-from shared.commands import Command, schema_faults
+from shared.commands import schema_faults
 from shared.fields import Identifier
 from shared.ids import idempotent_id, uuid7
 from shared.messages import MAX_BODY_BYTES
@@ -30,7 +30,7 @@ _TRACESTATE = re.compile(rb"[\x20-\x7e]{1,%d}" % MAX_TRACESTATE_CHARS)
 _IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
 
 Headers = Mapping[bytes, bytes]
-Body = TypeVar("Body", bound=Command)
+Body = TypeVar("Body", bound=BaseModel)
 Result = TypeVar("Result")
 
 
@@ -47,20 +47,20 @@ def check_media_type(headers: Headers) -> None:
         raise Problem(Kind.UNSUPPORTED_MEDIA_TYPE, "Send the body without Content-Encoding.")
 
 
-async def read_body(receive: Receive, headers: Headers) -> bytes:
+async def read_body(receive: Receive, headers: Headers, *, most_bytes: int = MAX_BODY_BYTES) -> bytes:
     """Return the body; raise a Problem when it is too large or too slow, ClientGone when it never ends."""
     announced = headers.get(b"content-length", b"0")
-    if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
-        raise _too_large()
+    if announced.isdigit() and int(announced) > most_bytes:
+        raise _too_large(most_bytes)
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            return await _read_chunks(receive)
+            return await _read_chunks(receive, most_bytes)
     except TimeoutError as error:
         headers_closing = {"Connection": "close"}
         raise Problem(Kind.REQUEST_TIMEOUT, f"{BODY_TIMEOUT_S:g} s are granted.", headers=headers_closing) from error
 
 
-async def _read_chunks(receive: Receive) -> bytes:
+async def _read_chunks(receive: Receive, most_bytes: int) -> bytes:
     body = b""
     while True:
         message = await receive()
@@ -68,36 +68,37 @@ async def _read_chunks(receive: Receive) -> bytes:
             raise ClientGone
         chunk: bytes = message.get("body", b"")
         body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise _too_large()
+        if len(body) > most_bytes:
+            raise _too_large(most_bytes)
         if not message.get("more_body", False):
             return body
 
 
-def _too_large() -> Problem:
-    return Problem(Kind.BODY_TOO_LARGE, f"At most {MAX_BODY_BYTES} bytes are taken.")
+def _too_large(most_bytes: int) -> Problem:
+    return Problem(Kind.BODY_TOO_LARGE, f"At most {most_bytes} bytes are taken.")
 
 
 def parse_body(body: bytes, model: type[Body]) -> Body:
-    """Return the command in the body, or raise the 400 that names every fault by JSON pointer.
+    """Return the model of the body, a command for example, or raise the 400 that names every fault by JSON pointer.
 
     orjson looks first: it refuses NaN, lone surrogates and wrong UTF-8 even in keys that the model ignores.
     """
     try:
         orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise _malformed(str(error)) from error
+        raise malformed(str(error)) from error
     try:
         return model.model_validate_json(body, by_name=False)
     except ValidationError as error:
         faults = schema_faults(error)
         if error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
-            raise _malformed(faults[0]["detail"]) from error
+            raise malformed(faults[0]["detail"]) from error
         detail = "; ".join(f"{fault['pointer'] or 'body'}: {fault['detail']}" for fault in faults)
         raise Problem(Kind.INVALID_BODY, detail, errors=faults) from error
 
 
-def _malformed(detail: str) -> Problem:
+def malformed(detail: str) -> Problem:
+    """Return the 400 of a body that is no JSON."""
     return Problem(Kind.MALFORMED_BODY, detail, errors=[{"pointer": "", "detail": detail}])
 
 

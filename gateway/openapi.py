@@ -1,4 +1,4 @@
-"""The OpenAPI document. FastAPI describes the reads; the commands, which bypass it, are described from their table.
+"""The OpenAPI document. FastAPI describes the reads and the webhook; the commands bypass it, and their table does.
 
 It is OpenAPI 3.0: the Swagger UI that is served from the package reads no later one.
 """
@@ -11,17 +11,18 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from gateway.command_route import OPERATOR_TAG, SESSION_TAG, CommandRoute, IdFrom
+from gateway.command_route import OPERATOR_TAG, PAYMENT_TAG, SESSION_TAG, CommandRoute, IdFrom
 from gateway.commands import COMMANDS
 from gateway.openapi_3_0 import as_3_0
 from gateway.preference import MOST_WAIT_S
 from gateway.problems import MEDIA_TYPE, Kind
-from gateway.resources import DRIVER, REQUEST, STATION, TARIFF
+from gateway.resources import DRIVER, PAYMENT_LINK, REQUEST, STATION, TARIFF
 from gateway.schemas import (
     CommandAccepted,
     Driver,
     DriverAccepted,
     DriverDeleted,
+    PaymentLink,
     ProblemDetails,
     RequestAcknowledged,
     Session,
@@ -40,6 +41,11 @@ _REF = "#/components/schemas/{model}"
 _SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}]
 _ALWAYS = (Kind.UNAUTHENTICATED, Kind.FORBIDDEN, Kind.INTERNAL_ERROR, Kind.NOT_PROVISIONED)
 _OF_READS = (Kind.INVALID_PARAMETER, Kind.NOT_FOUND, Kind.DATABASE_UNAVAILABLE, *_ALWAYS)
+_OF_WEBHOOKS = (
+    Kind.BAD_SIGNATURE, Kind.MALFORMED_BODY, Kind.INVALID_BODY, Kind.NOT_FOUND, Kind.REQUEST_TIMEOUT,
+    Kind.BODY_TOO_LARGE, Kind.OUTCOME_UNKNOWN, Kind.BROKER_UNAVAILABLE, Kind.OVERLOADED, Kind.INTERNAL_ERROR,
+    Kind.NOT_PROVISIONED,
+)  # fmt: skip
 _OF_BODIES = (Kind.INVALID_BODY, Kind.MALFORMED_BODY, Kind.UNSUPPORTED_MEDIA_TYPE)
 _OF_COMMANDS = (
     Kind.INVALID_HEADER, Kind.REFUSED, Kind.REQUEST_TIMEOUT, Kind.BODY_TOO_LARGE, Kind.OUTCOME_UNKNOWN,
@@ -60,6 +66,7 @@ Errors are `application/problem+json` (RFC 9457). Their `type` is stable.
 
 _TAGS = [
     {"name": SESSION_TAG, "description": "Charging sessions, from request to end."},
+    {"name": PAYMENT_TAG, "description": "Payment links and refunds. Commands need the scope `payments`."},
     {"name": OPERATOR_TAG, "description": "Who may charge, where, and at what price. Needs the scope `operator`."},
 ]
 
@@ -72,7 +79,9 @@ def document(app: FastAPI, *, is_anonymous: bool) -> dict[str, Any]:
     )  # fmt: skip
     schemas: dict[str, Any] = drawn.setdefault("components", {}).setdefault("schemas", {})
     for operations in drawn["paths"].values():
-        operations["get"]["responses"] = {"200": operations["get"]["responses"]["200"], **_problems(_OF_READS)}
+        for method, operation in operations.items():
+            kinds = _OF_READS if method == "get" else _OF_WEBHOOKS
+            operation["responses"] = {"200": operation["responses"]["200"], **_problems(kinds)}
     drawn["paths"] = _with_commands(drawn["paths"])
     bodies: list[type[BaseModel]] = [route.body for route in COMMANDS if route.has_body]
     answers: list[type[BaseModel]] = [ProblemDetails, *map(_acknowledgement, COMMANDS), *map(_outcome, COMMANDS)]
@@ -113,6 +122,8 @@ def _outcome(route: CommandRoute) -> type[BaseModel]:
     """What a caller who waits is shown."""
     if route.id_from is IdFrom.PATH:
         return _OF_DIRECTORY[route.parameter][2 if route.resource is None else 1]
+    if route.resource is PAYMENT_LINK:
+        return PaymentLink
     return SessionRequest if route.resource is REQUEST else Session
 
 

@@ -16,6 +16,8 @@ def as_3_0(node: Any) -> Any:
         return as_3_0(_nullable(node))
     if isinstance(node.get("examples"), list):
         node = {key: value for key, value in node.items() if key != "examples"} | {"example": node["examples"][0]}
+    if isinstance(node.get("exclusiveMinimum"), int | float) and not isinstance(node["exclusiveMinimum"], bool):
+        node = node | {"minimum": node["exclusiveMinimum"], "exclusiveMinimum": True}
     if "const" in node and "type" in node:
         node = {key: value for key, value in node.items() if key != "const"} | {"enum": [node["const"]]}
     kept = {key: value for key, value in node.items() if not (key == "title" and isinstance(value, str))}

@@ -37,6 +37,7 @@ class Kind(Enum):
     INVALID_BODY = "invalid-body", 400, "The body does not match the schema", None
     INVALID_PARAMETER = "invalid-parameter", 400, "A parameter is not valid", None
     INVALID_HEADER = "invalid-header", 400, "A header is not valid", None
+    BAD_SIGNATURE = "bad-signature", 400, "The signature of the event is not valid", None
     UNAUTHENTICATED = "unauthenticated", 401, "A valid API key is required", None
     FORBIDDEN = "forbidden", 403, "The API key does not allow this", None
     NOT_FOUND = "not-found", 404, "Nothing is known under this address", None

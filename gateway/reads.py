@@ -61,7 +61,7 @@ async def read_one(database: Database, resource: Resource, key: UUID | str, clie
     own = "" if client is None else " AND client = :client"
     statement = (
         f"SELECT {_quoted(resource.columns)} FROM {resource.table}"  # noqa: S608 - names are ours
-        f' WHERE "{resource.key}" = :key{own}'
+        f' WHERE "{resource.key}" = :key{own} AND {resource.condition}'
     )
     parameters = {"key": key} if client is None else {"key": key, "client": client}
     rows = await database.read(statement, parameters)

@@ -14,17 +14,25 @@ SESSIONS_PATH: Final = "/api/v1/session"
 DRIVERS_PATH: Final = "/api/v1/drivers"
 STATIONS_PATH: Final = "/api/v1/stations"
 TARIFFS_PATH: Final = "/api/v1/tariffs"
+PAYMENTS_PATH: Final = "/api/v1/payment"
+PAYMENT_LINKS_PATH: Final = f"{PAYMENTS_PATH}/link"
 
 Row = dict[str, Any]
+
+_LINK_KEYS: Final = ("linkId", "url", "amount", "currency", "status", "expiresAt")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
-    """One kind of thing. `to_json` is given the row and the time at which it is shown."""
+    """One kind of thing. `to_json` is given the row and the time at which it is shown.
+
+    `condition` is SQL: what a row of the table must have to be such a thing.
+    """
 
     table: str
     key: str = "id"
     columns: tuple[str, ...]
+    condition: str = "true"
     to_json: Callable[[Row, datetime], dict[str, Any]]
 
 
@@ -36,6 +44,11 @@ def live_session_json(row: Row, now: datetime) -> dict[str, Any]:
 
 def _request_json(row: Row, _: datetime) -> dict[str, Any]:
     return request_json(row)
+
+
+def _payment_link_json(row: Row, _: datetime) -> dict[str, Any]:
+    link = row["payment"]["link"]
+    return {"sessionId": str(row["id"])} | {name: link[name] for name in _LINK_KEYS}
 
 
 def _row_json(row: Row, _: datetime) -> dict[str, Any]:
@@ -52,6 +65,13 @@ SESSION: Final = Resource(
     table="charging_sessions",
     columns=(*SESSION_COLUMNS, "tariff", "meter", "reviewReason"),
     to_json=live_session_json,
+)
+# The current link of a session; one that could not be made has no URL, and is shown all the same.
+PAYMENT_LINK: Final = Resource(
+    table="charging_sessions",
+    columns=("id", "payment"),
+    condition="jsonb_typeof(payment -> 'link') = 'object'",
+    to_json=_payment_link_json,
 )
 REQUEST: Final = Resource(table="charging_session_requests", columns=REQUEST_COLUMNS, to_json=_request_json)
 DRIVER: Final = Resource(

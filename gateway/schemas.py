@@ -78,8 +78,51 @@ class StationDeleted(Answer):
     deleted: Literal[True]
 
 
+PaymentStatus = Literal[
+    "NOT_REQUIRED", "WAIVED", "PENDING", "PROCESSING", "PAID", "PARTIALLY_REFUNDED", "REFUNDED", "FAILED"
+]
+
+
+class Link(Answer):
+    """Where a driver pays. A link that could not be made has no `url` and the status FAILED."""
+
+    link_id: UUID
+    url: str | None = Field(examples=["https://checkout.stripe.com/c/pay/cs_live_a1"])
+    amount: str = Field(examples=["12.34"])
+    currency: str = Field(examples=["EUR"])
+    status: Literal["PENDING", "PAID", "FAILED", "EXPIRED", "REFUNDED"]
+    expires_at: AwareDatetime
+
+
+class PaymentLink(Link):
+    """The current payment link of a session."""
+
+    session_id: UUID
+
+
+class Payment(Answer):
+    """What the session owes and what was paid. NOT_REQUIRED costs nothing; WAIVED is too little to be collected."""
+
+    status: PaymentStatus
+    amount: str = Field(examples=["12.34"])
+    currency: str = Field(examples=["EUR"])
+    paid_amount: str = Field(examples=["0.00"])
+    refunded_amount: str = Field(examples=["0.00"])
+    provider: str = Field(examples=["stripe"])
+    link: Link | None
+
+
+class EventReceived(Answer):
+    """The broker has the event on disk."""
+
+    received: Literal[True]
+
+
 class Session(Answer):
-    """A charging session. Money and energy are decimal strings. In progress, `finalCost` is the cost so far."""
+    """A charging session. Money and energy are decimal strings. In progress, `finalCost` is the cost so far.
+
+    `payment` is null while nothing is owed.
+    """
 
     session_id: UUID
     charger_id: str
@@ -98,7 +141,7 @@ class Session(Answer):
     ended_at: AwareDatetime | None
     created_at: AwareDatetime
     updated_at: AwareDatetime
-    payment: dict[str, Any] | None
+    payment: Payment | None
 
 
 class SessionPage(Answer):

@@ -15,10 +15,23 @@ from shared.commands import AnyCommand
 # The codes are the session worker's; one that has no words here speaks for itself.
 _IN_WORDS: Final = {
     "ALREADY_ENDED": "The session has already ended.",
+    "ALREADY_PAID": "The session is already paid.",
+    "ALREADY_REFUNDED": "All that was paid is already given back, or on its way.",
+    "AMOUNT_TOO_LARGE": "The amount is more than what is left of the payment.",
     "CHARGER_BUSY": "The charger already has a session in progress.",
     "CONCURRENT_SESSION": "The driver already has a session in progress at this station.",
     "IDEMPOTENCY_CONFLICT": "The Idempotency-Key was used before with another body, which stands; nothing is changed.",
+    "INVALID_AMOUNT": "The currency has no such fraction.",
+    "LINK_FAILED": "The payment provider could not make the link.",
+    "NOTHING_TO_PAY": "The session costs nothing, or too little to be collected.",
+    "NOT_COMPLETED": "The session is still in progress.",
+    "NOT_PAID": "Nothing was paid for the session.",
     "NOT_PRIVILEGED": "This needs the scope operator.",
+    "OTHER_PROVIDER": "The session is paid through a provider that is not in use any more.",
+    "PAYMENTS_OFF": "No payments are taken here.",
+    "PAYMENT_PROCESSING": "A payment is being processed; `force` makes another link all the same.",
+    "PROVIDER_DECLINED": "The payment provider has declined it.",
+    "REFUND_FAILED": "The payment provider could not give the money back.",
     "SESSION_EXISTS": "There already is a session or request with this id.",
     "UNKNOWN_SESSION": "There is no such session.",
 }

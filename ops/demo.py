@@ -85,7 +85,7 @@ async def _show(
 async def _play(scene: Scene) -> int:
     try:
         await tell(scene)
-        screen.show_title(scene.console, 4, f"{REQUEST_COUNT:,} requests at once")
+        screen.show_title(scene.console, 6, f"{REQUEST_COUNT:,} requests at once")
         sums = await run_load(scene)
     except (DemoFailed, httpx.HTTPError, ExceptionGroup) as failure:
         cause = _first_of(failure)

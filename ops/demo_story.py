@@ -1,9 +1,14 @@
-"""The demo's story: a driver's request, a session with metadata, its end; each with its callback and its final row."""
+"""The demo's story: a driver's request, a session with metadata, its end, its payment and a refund.
+
+Each has its callback, and its row as it is in the database afterwards.
+"""
 
 import json
 import time
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
@@ -30,6 +35,8 @@ EXAMPLE_START = {
     },
 }
 ENERGY_KWH = 23.4
+COST = "12.34"
+REFUND = "2.34"
 
 REQUEST_ROW = "SELECT * FROM charging_session_requests WHERE id = $1::uuid"
 SESSION_ROW = "SELECT * FROM charging_sessions WHERE id = $1::uuid"
@@ -54,6 +61,8 @@ async def tell(scene: Scene) -> None:
     requested_id = await _request(scene)
     started_id = await _start(scene)
     await _stop(scene, started_id)
+    await _pay(scene)
+    await _refund(scene, started_id)
     # A driver has one session at a station: this one ends, so that the story can be told again on the same stack.
     await scene.gateway.post("/api/v1/session/cancel", json={"sessionId": requested_id})
 
@@ -82,11 +91,33 @@ async def _start(scene: Scene) -> str:
 
 
 async def _stop(scene: Scene, session_id: str) -> None:
-    screen.show_title(scene.console, 3, "The session stops, with its energy")
+    screen.show_title(scene.console, 3, "The session stops, with its energy and its cost")
     sent_at = time.monotonic()
-    body = {"sessionId": session_id, "energyKwh": ENERGY_KWH}
+    body = {"sessionId": session_id, "energyKwh": ENERGY_KWH, "finalCost": COST}
     await _post(scene, "/api/v1/session/stop", body, expected=202)
     await _callback(scene, "/charger", "session.completed", sent_at)
+    await _show_row(scene, SESSION_ROW, session_id)
+
+
+async def _pay(scene: Scene) -> None:
+    """The sandbox provider moves no money: its pay page is the gateway's, and the demo presses its button."""
+    screen.show_title(scene.console, 4, "The driver pays on the link's page")
+    callback = await _callback(scene, "/charger", "payment.link_created", time.monotonic())
+    page = urlsplit(callback.data["payment"]["link"]["url"]).path
+    sent_at = time.monotonic()
+    screen.show_request(scene.console, "POST", page, {"action": "pay"})
+    answer = await scene.gateway.post(page, data={"action": "pay"})
+    if answer.status_code != HTTPStatus.SEE_OTHER:
+        raise DemoFailed(f"POST {page} was answered {answer.status_code} instead of 303: {answer.text}")
+    await _callback(scene, "/charger", "payment.paid", sent_at)
+
+
+async def _refund(scene: Scene, session_id: str) -> None:
+    screen.show_title(scene.console, 5, "Some of it is given back")
+    sent_at = time.monotonic()
+    body = {"sessionId": session_id, "amount": REFUND, "reason": "The charger was slow"}
+    await _post(scene, "/api/v1/payment/refund", body, expected=202)
+    await _callback(scene, "/charger", "payment.refunded", sent_at)
     await _show_row(scene, SESSION_ROW, session_id)
 
 

@@ -1,82 +1,144 @@
-"""`python -m session_worker`: applies commands to sessions, until SIGTERM."""
+"""`python -m session_worker`: applies commands to sessions and collects what they cost, until SIGTERM."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from session_worker.apply import Policy
+from session_worker.apply import Policy, Staged, State, apply
 from session_worker.authorize import Authorization
 from session_worker.authorizer import Authorizer
 from session_worker.commands import PREFETCH, CommandLoop
+from session_worker.payments.collector import Collector
+from session_worker.payments.commands import PaymentCommands
+from session_worker.payments.decide import PAYMENT_COMMANDS
+from session_worker.payments.providers import provider_of, terms_of
 from session_worker.relay import Relay
+from session_worker.session import Received
 from session_worker.settings import SessionWorkerSettings
 from session_worker.sweeper import Sweeper
 from shared import process, settings
 from shared.broker.consumer import Consumer
 from shared.broker.publisher import Publisher
+from shared.clock import now_utc
+from shared.commands import COMMANDS
 from shared.database import create_engine, readiness_fault
-from shared.health import serve_health
-from shared.topology import SESSION_COMMANDS
+from shared.health import Check, serve_health
+from shared.topology import PAYMENT_COMMANDS as PAYMENT_QUEUE
+from shared.topology import SESSION_COMMANDS as SESSION_QUEUE
 
 NAME = "session_worker"
-# One for the batch, one for the sweeper, one for verdicts, one for the readiness check.
-POOL_SIZE = 4
-# What waits for the authorization service at SIGTERM has this long; the rest is for other workers.
-AUTHORIZER_DRAIN_S = 12.0
+SESSION_COMMANDS = COMMANDS.keys() - PAYMENT_COMMANDS.keys()
+# One each for the batches of both queues, the sweeper, verdicts and the readiness check, and some for payment steps.
+POOL_SIZE = 8
+# A refund or a provider's event is one small transaction, and they are few beside sessions.
+PAYMENT_PREFETCH = 100
+# What waits for the authorization service or the payment provider at SIGTERM has this long; the rest is for others.
+WAITING_DRAIN_S = 12.0
 CLEAR_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the process is made of. `sessions` and `payments` are the loops over its two queues."""
+
+    publisher: Publisher
+    consumers: Sequence[Consumer]
+    relay: Relay
+    authorizer: Authorizer | None
+    collector: Collector | None
+    loops: Sequence[CommandLoop]
+    sweeper: Sweeper
 
 
 async def serve(config: SessionWorkerSettings, drain: asyncio.Event) -> None:
     """Consume until `drain` is set, then settle what is in hand, publish its events and close everything."""
-    amqp_url = config.amqp_url.get_secret_value()
     engine = create_engine(config.database_url.get_secret_value(), name=NAME, pool_size=POOL_SIZE)
-    publisher = Publisher(amqp_url, name=f"{NAME} publishes")
-    consumer = Consumer(amqp_url, SESSION_COMMANDS, name=f"{NAME} consumes", prefetch=PREFETCH)
-
-    async def broker_fault() -> str | None:
-        return publisher.fault() or consumer.fault()
-
-    async def database_fault() -> str | None:
-        return await readiness_fault(engine, "inbox")
-
     async with asyncio.TaskGroup() as tasks:
-        relay = Relay(publisher, tasks)
-        policy = config.policy()
-        authorizer = _authorizer(config, engine, relay, policy)
-        loop = CommandLoop(consumer, publisher, relay, engine, policy, authorizer)
-
-        async def batch_fault() -> str | None:
-            return loop.fault()
-
-        sweeper = Sweeper(engine, publisher, relay, policy, authorizer)
-        checks = {"broker": broker_fault, "database": database_fault, "batch": batch_fault}
+        parts = _wire(config, engine, tasks)
         port = config.session_worker_http_port
-        background = [
-            tasks.create_task(publisher.run()),
-            tasks.create_task(consumer.run()),
-            tasks.create_task(sweeper.run()),
-            tasks.create_task(serve_health(checks, host=config.worker_http_host, port=port)),
-        ]
-        if authorizer is not None:
-            background.append(tasks.create_task(authorizer.run()))
-        handling = tasks.create_task(loop.run())
+        works = [parts.publisher.run(), *(consumer.run() for consumer in parts.consumers), parts.sweeper.run()]
+        works.append(serve_health(_checks(engine, parts), host=config.worker_http_host, port=port))
+        if parts.authorizer is not None:
+            works.append(parts.authorizer.run())
+        background = [tasks.create_task(work) for work in works]
+        handling = [tasks.create_task(loop.run()) for loop in parts.loops]
+        if parts.collector is not None:
+            handling.append(tasks.create_task(parts.collector.run()))
         await drain.wait()
-        await consumer.stop()
-        await handling
-        if authorizer is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(AUTHORIZER_DRAIN_S):
-                    await authorizer.finish()
-        await relay.finish()
-        with suppress(Exception):  # the database may be away; the rows are published once more
-            async with asyncio.timeout(CLEAR_TIMEOUT_S):
-                await sweeper.clear_done()
-        process.settled()
+        await _drain(parts, handling)
         for task in background:
             task.cancel()
     await engine.dispose()
+
+
+async def _drain(parts: Parts, handling: Sequence["asyncio.Task[None]"]) -> None:
+    """Take no more, then finish what is in hand, within the contract's 25 s."""
+    if parts.collector is not None:
+        parts.collector.stop()
+    await asyncio.gather(*(consumer.stop() for consumer in parts.consumers))
+    with suppress(TimeoutError):
+        async with asyncio.timeout(WAITING_DRAIN_S):
+            # A step that the provider keeps hanging is taken up by another worker when its lease ends.
+            await asyncio.wait(handling)
+            if parts.authorizer is not None:
+                await parts.authorizer.finish()
+    for task in handling:
+        task.cancel()
+    await parts.relay.finish()
+    with suppress(Exception):  # the database may be away; the rows are published once more
+        async with asyncio.timeout(CLEAR_TIMEOUT_S):
+            await parts.sweeper.clear_done()
+    process.settled()
+
+
+def _wire(config: SessionWorkerSettings, engine: AsyncEngine, tasks: asyncio.TaskGroup) -> Parts:
+    amqp_url = config.amqp_url.get_secret_value()
+    publisher = Publisher(amqp_url, name=f"{NAME} publishes")
+    sessions = Consumer(amqp_url, SESSION_QUEUE, name=f"{NAME} consumes", prefetch=PREFETCH)
+    payments = Consumer(amqp_url, PAYMENT_QUEUE, name=f"{NAME} consumes payments", prefetch=PAYMENT_PREFETCH)
+    provider = provider_of(config, engine)
+    policy = config.policy(terms_of(provider))
+    relay = Relay(publisher, tasks)
+    authorizer = _authorizer(config, engine, relay, policy)
+    collector = None if provider is None else Collector(engine, provider, relay, policy, clock=now_utc)
+
+    async def apply_sessions(batch: Sequence[Received], published: Sequence[UUID]) -> tuple[State, Staged | None]:
+        state, staged = await apply(engine, batch, now=now_utc(), policy=policy, published=published)
+        if authorizer is not None:
+            authorizer.submit(request for request in state.taken_requests.values() if request.decision is None)
+        _wake(collector, state)
+        return state, staged
+
+    commands = PaymentCommands(engine, provider, policy)
+
+    async def apply_payments(batch: Sequence[Received], published: Sequence[UUID]) -> tuple[State, Staged | None]:
+        state, staged = await commands.apply(batch, published)
+        _wake(collector, state)
+        return state, staged
+
+    loops = (
+        CommandLoop(sessions, publisher, relay, engine, types=SESSION_COMMANDS, apply=apply_sessions),
+        CommandLoop(payments, publisher, relay, engine, types=PAYMENT_COMMANDS, apply=apply_payments),
+    )
+    return Parts(
+        publisher=publisher,
+        consumers=(sessions, payments),
+        relay=relay,
+        authorizer=authorizer,
+        collector=collector,
+        loops=loops,
+        sweeper=Sweeper(engine, publisher, relay, policy, authorizer),
+    )
+
+
+def _wake(collector: Collector | None, state: State) -> None:
+    if collector is not None and state.changed_payments:
+        collector.wake()
 
 
 def _authorizer(config: SessionWorkerSettings, engine: AsyncEngine, relay: Relay, policy: Policy) -> Authorizer | None:
@@ -84,6 +146,20 @@ def _authorizer(config: SessionWorkerSettings, engine: AsyncEngine, relay: Relay
     if policy.authorization is not Authorization.HTTP or url is None:
         return None
     return Authorizer(url.get_secret_value(), engine=engine, relay=relay, policy=policy)
+
+
+def _checks(engine: AsyncEngine, parts: Parts) -> Mapping[str, Check]:
+    async def broker_fault() -> str | None:
+        faults = [parts.publisher.fault(), *(consumer.fault() for consumer in parts.consumers)]
+        return next((fault for fault in faults if fault is not None), None)
+
+    async def database_fault() -> str | None:
+        return await readiness_fault(engine, "inbox")
+
+    async def batch_fault() -> str | None:
+        return next((fault for loop in parts.loops if (fault := loop.fault()) is not None), None)
+
+    return {"broker": broker_fault, "database": database_fault, "batch": batch_fault}
 
 
 def main() -> None:

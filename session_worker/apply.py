@@ -5,7 +5,7 @@ the inbox knows them; their events wait in the outbox.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -18,8 +18,20 @@ from session_worker.authorize import ALLOWED, Authorization, Verdict
 from session_worker.completion import Adjustment
 from session_worker.decide import PARK_FOR, Decided, Facts, Resolution, decide, refuse
 from session_worker.directory import Directory, read_directory, write_directory
+from session_worker.payments.decide import decide_payment
+from session_worker.payments.payment import Payment
+from session_worker.payments.provider import Notice
+from session_worker.payments.rules import Terms
+from session_worker.payments.store import find_payments, save_payments
 from session_worker.session import Claim, Outcome, Reason, Received, Request, Session
-from shared.commands import AnyCommand, DirectoryCommand, RecordMeter, RequestSession, StartSession
+from shared.commands import (
+    AnyCommand,
+    DirectoryCommand,
+    PaymentCommand,
+    RecordMeter,
+    RequestSession,
+    StartSession,
+)
 from shared.events import Event, outbox_entry
 from shared.ids import conflict_id, uuid7
 from shared.meter import Sample
@@ -35,10 +47,13 @@ class Staged:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How requests are judged, and for how long they may wait for it."""
+    """How requests are judged, and for how long they may wait for it; who collects what sessions cost, if anybody."""
 
     authorization: Authorization = Authorization.OPEN
     timeout: timedelta = timedelta(seconds=10)
+    terms: Terms | None = None
+    # Of a cost that somebody names for a session without a tariff.
+    default_currency: str = "EUR"
 
 
 @dataclass(slots=True)
@@ -54,10 +69,13 @@ class State:
     parked: dict[UUID, list[Received]] = field(default_factory=dict)
     directory: Directory = field(default_factory=Directory)
     samples: dict[UUID, list[Sample]] = field(default_factory=dict)
+    payments: dict[UUID, Payment] = field(default_factory=dict)
+    notices: Mapping[UUID, Notice] = field(default_factory=dict)
     changed: dict[UUID, Session] = field(default_factory=dict)
     taken_requests: dict[UUID, Request] = field(default_factory=dict)
     new_samples: list[tuple[UUID, Sample]] = field(default_factory=list)
     adjustments: list[Adjustment] = field(default_factory=list)
+    changed_payments: dict[UUID, Payment] = field(default_factory=dict)
     handled: list[tuple[Received, Resolution]] = field(default_factory=list)
     newly_parked: list[tuple[Received, datetime]] = field(default_factory=list)
     unparked: list[Resolution] = field(default_factory=list)
@@ -65,12 +83,22 @@ class State:
 
 
 async def apply(
-    engine: AsyncEngine, batch: Sequence[Received], *, now: datetime, policy: Policy, published: Sequence[UUID]
+    engine: AsyncEngine,
+    batch: Sequence[Received],
+    *,
+    now: datetime,
+    policy: Policy,
+    published: Sequence[UUID],
+    notices: Mapping[UUID, Notice] | None = None,
 ) -> tuple[State, Staged | None]:
-    """Decide the batch in order and commit it. `published` are outbox rows to forget on the way."""
+    """Decide the batch in order and commit it. `published` are outbox rows to forget on the way.
+
+    `notices` says, by message, what providers' events are about.
+    """
     async with engine.begin() as tx:
         await store.lock(tx, lock_keys(batch))
         state = await _read(tx, batch, now, policy)
+        state.notices = notices or {}
         for received in batch:
             handle(state, received)
         staged = await write(tx, state)
@@ -104,6 +132,9 @@ async def _read(tx: AsyncConnection, batch: Sequence[Received], now: datetime, p
         parked=await store.find_parked(tx, {received.session_id for received in starting}),
         directory=await _read_directory(tx, [received.command for received in starting], policy),
         samples=await store.find_samples(tx, _out_of_order(batch, sessions)),
+        payments=await find_payments(
+            tx, {received.session_id for received in batch if isinstance(received.command, PaymentCommand)}
+        ),
     )
 
 
@@ -150,7 +181,10 @@ def handle(state: State, received: Received) -> None:
 
 def _decide(state: State, session: Session | None, received: Received) -> Decided:
     if not isinstance(received.command, DirectoryCommand):
-        return decide(session, received, facts_for(state, received.command, received.session_id, received.claim))
+        facts = facts_for(state, received.command, received.session_id, received.claim)
+        if isinstance(received.command, PaymentCommand):
+            return decide_payment(session, received, replace(facts, notice=state.notices.get(received.message_id)))
+        return decide(session, received, facts)
     if not received.is_operator:
         return refuse(None, received, Reason.NOT_PRIVILEGED, Facts(now=state.now))
     state.directory.change(received.command)
@@ -169,6 +203,9 @@ def facts_for(state: State, command: AnyCommand, session_id: UUID, claim: Claim 
         authorization_timeout=state.policy.timeout,
         tariff=state.directory.tariff_for(charger_of(command)) if is_start else None,
         samples=tuple(state.samples.get(session_id, ())),
+        terms=state.policy.terms,
+        default_currency=state.policy.default_currency,
+        payment=state.payments.get(session_id),
     )
 
 
@@ -196,7 +233,7 @@ def _record(state: State, received: Received, inbox_id: UUID, decided: Decided) 
     """Note the outcome of a command, once, and carry its decision into the state."""
     state.seen[inbox_id] = received.body_hash
     state.handled.append((received, Resolution(inbox_id, decided.outcome, decided.reason)))
-    if decided.outcome is Outcome.PARKED and decided.request is None:
+    if decided.outcome is Outcome.PARKED and decided.request is None and decided.payment is None:
         state.newly_parked.append((received, received.accepted_at + PARK_FOR))
         state.parked.setdefault(received.session_id, []).append(received)
     carry(state, received.session_id, decided)
@@ -215,6 +252,8 @@ def carry(state: State, session_id: UUID, decided: Decided) -> None:
         state.samples.setdefault(session_id, []).append(sample)
     if decided.adjustment is not None:
         state.adjustments.append(decided.adjustment)
+    if decided.payment is not None:
+        state.payments[session_id] = state.changed_payments[session_id] = decided.payment
     if decided.session is not None:
         _replace(state, decided.session)
 
@@ -233,6 +272,7 @@ async def write(tx: AsyncConnection, state: State) -> Staged | None:
     await write_directory(tx, state.directory.changed, state.now)
     await store.save_sessions(tx, state.changed.values())
     await store.save_requests(tx, list(state.taken_requests.values()))
+    await save_payments(tx, state.changed_payments.values())
     await store.save_samples(tx, state.new_samples)
     await store.save_adjustments(tx, state.adjustments, state.now)
     await store.save_inbox(tx, state.handled, state.now)

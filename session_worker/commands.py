@@ -1,4 +1,4 @@
-"""The loop of the session worker: take a batch, apply it, acknowledge it, hand its events to the relay.
+"""The loop over a queue of commands: take a batch, apply it, acknowledge it, hand its events to the relay.
 
 Killed before the commit: nothing happened, the messages come again. Between commit and ack: they come again and the
 inbox knows them. Between ack and publish: the outbox has the events. While Postgres hangs: the batch stays
@@ -7,13 +7,13 @@ unacknowledged and is retried here, for ever; requeueing would use up the delive
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from uuid import UUID
 
 from prometheus_client import Counter, Histogram
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from session_worker.apply import Policy, State, apply
-from session_worker.authorizer import Authorizer
+from session_worker.apply import Staged, State
 from session_worker.intake import receive
 from session_worker.relay import Relay
 from session_worker.session import Received
@@ -27,7 +27,6 @@ from shared.errors import RejectCode, Rejected
 from shared.failures import log_failure, reason_of
 from shared.logs import get_logger
 from shared.messages import Inbound
-from shared.topology import SESSION_COMMANDS
 
 log = get_logger(__name__)
 
@@ -47,8 +46,12 @@ TRIES_ALONE = 3
 STUCK_AFTER_S = 20.0
 
 
+# Applies commands in one transaction, in which it forgets these outbox rows; tells what it decided and what to publish.
+Apply = Callable[[Sequence[Received], Sequence[UUID]], Awaitable[tuple[State, Staged | None]]]
+
+
 class CommandLoop:
-    """Handles `session_worker.commands` until the consumer is stopped."""
+    """Handles the commands of these types from one queue until its consumer is stopped."""
 
     def __init__(
         self,
@@ -56,15 +59,16 @@ class CommandLoop:
         publisher: Publisher,
         relay: Relay,
         engine: AsyncEngine,
-        policy: Policy,
-        authorizer: Authorizer | None,
+        *,
+        types: Collection[str],
+        apply: Apply,
     ) -> None:
         self._consumer = consumer
         self._publisher = publisher
         self._relay = relay
         self._engine = engine
-        self._policy = policy
-        self._authorizer = authorizer
+        self._types = types
+        self._apply_batch = apply
         self._began_at: float | None = None
 
     async def run(self) -> None:
@@ -84,7 +88,7 @@ class CommandLoop:
         return f"a batch has been in hand for {age_s:.0f} s" if age_s > STUCK_AFTER_S else None
 
     async def _settle(self, batch: Batch) -> None:
-        commands, rejects = _sort(batch.messages)
+        commands, rejects = _sort(batch.messages, self._types)
         BATCH_SIZE.observe(len(batch.messages))
         settled = await self._apply_until_done(batch, commands, rejects) if commands else True
         settled = settled and (not rejects or await self._set_aside(batch, rejects))
@@ -164,16 +168,14 @@ class CommandLoop:
         return False
 
     async def _apply(self, commands: Sequence[Received]) -> None:
-        """Apply and commit; then hand on the events and the requests that wait for a verdict."""
+        """Apply and commit; then hand on the events."""
         published = self._relay.take_done()
         try:
-            state, staged = await apply(self._engine, commands, now=now_utc(), policy=self._policy, published=published)
+            state, staged = await self._apply_batch(commands, published)
         except BaseException:
             self._relay.give_back(published)
             raise
         _tell(state)
-        if self._authorizer is not None:
-            self._authorizer.submit(request for request in state.taken_requests.values() if request.decision is None)
         if staged is not None:
             await self._relay.submit(staged)
 
@@ -182,13 +184,13 @@ class CommandLoop:
         left, failures = list(rejects), 0
         while True:
             letters = [
-                dead_letter(inbound, SESSION_COMMANDS, rejected, failed_by="session_worker", now=now_utc())
+                dead_letter(inbound, self._consumer.queue, rejected, failed_by="session_worker", now=now_utc())
                 for inbound, rejected in left
             ]
             outcomes = await self._publisher.publish(letters, timeout_s=DEAD_LETTER_TIMEOUT_S)
             for (inbound, rejected), outcome in zip(left, outcomes, strict=True):
                 if outcome is Outcome.CONFIRMED:
-                    DEAD_LETTERED.labels(SESSION_COMMANDS, str(rejected.code)).inc()
+                    DEAD_LETTERED.labels(self._consumer.queue, str(rejected.code)).inc()
                     log.warning("dead_lettered", message_id=inbound.message.message_id, code=str(rejected.code))
             left = [each for each, outcome in zip(left, outcomes, strict=True) if outcome is not Outcome.CONFIRMED]
             if not left:
@@ -201,7 +203,7 @@ class CommandLoop:
 
 
 def _sort(
-    messages: Sequence[Inbound],
+    messages: Sequence[Inbound], types: Collection[str]
 ) -> tuple[list[tuple[Inbound, Received]], list[tuple[Inbound, Rejected]]]:
     """Return what can be understood, and what cannot with the reason."""
     commands: list[tuple[Inbound, Received]] = []
@@ -209,7 +211,7 @@ def _sort(
     now = now_utc()
     for inbound in messages:
         try:
-            commands.append((inbound, receive(inbound, now)))
+            commands.append((inbound, receive(inbound, now, types)))
         except Rejected as rejected:
             rejects.append((inbound, rejected))
         except Exception as error:  # a fault of ours; the message is set aside and its neighbours flow

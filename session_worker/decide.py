@@ -7,25 +7,26 @@ which order commands come (the batch) is for others to see to.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
 from session_worker.authorize import ALLOWED, Verdict
 from session_worker.completion import CLOCK_SKEW, Adjustment, adjust, complete
+from session_worker.payments.payment import Payment, payment_json
+from session_worker.payments.provider import Notice
+from session_worker.payments.rules import Terms, open_payment
 from session_worker.session import Outcome, Reason, Received, Request, Review, Session
 from shared.commands import CancelSession, RecordMeter, RequestSession, StartSession, StopSession
 from shared.events import Event, EventType
 from shared.ids import event_id
 from shared.meter import Sample, advance, comes_after, energy_kwh, fold
-from shared.pricing import Tariff
+from shared.pricing import Tariff, rounded
 from shared.resources import Decision, Phase, request_json, session_json
 
 # A stop that overtook its start waits this long for it; a queue that lags more has worse problems.
 PARK_FOR: Final = timedelta(minutes=15)
 # No sign of life for this long: nobody will stop it any more.
 STALE_AFTER: Final = timedelta(hours=24)
-_CENT: Final = Decimal("0.01")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,11 @@ class Facts:
     authorization_timeout: timedelta = timedelta(0)
     tariff: Tariff | None = None
     samples: tuple[Sample, ...] = ()
+    # Of payments: who collects, what the session owes, what the provider points at.
+    terms: Terms | None = None
+    default_currency: str = "EUR"
+    payment: Payment | None = None
+    notice: Notice | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,7 @@ class Decided:
     unparked: tuple[Resolution, ...] = ()
     samples: tuple[Sample, ...] = ()
     adjustment: Adjustment | None = None
+    payment: Payment | None = None
 
 
 def decide(session: Session | None, received: Received, facts: Facts) -> Decided:
@@ -220,9 +227,21 @@ def _stop(session: Session | None, received: Received, facts: Facts) -> Decided:
     if session.has_ended:
         return refuse(session, received, Reason.ALREADY_ENDED, facts)
     ended = complete(session, command.ended_at or received.accepted_at, command.energy_kwh, facts.now)
-    final_cost = ended.final_cost if command.final_cost is None else command.final_cost.quantize(_CENT)
-    stopped = replace(ended, reason=command.reason, final_cost=final_cost)
-    return _emit(stopped, (EventType.SESSION_COMPLETED,), received.message_id, facts.now)
+    stopped = replace(ended, reason=command.reason)
+    if command.final_cost is not None:
+        currency = session.currency or facts.default_currency
+        stopped = replace(stopped, final_cost=rounded(command.final_cost, currency), currency=currency)
+    return _complete(stopped, received, facts)
+
+
+def _complete(stopped: Session, received: Received, facts: Facts) -> Decided:
+    """What the session cost is owed from now on; the provider is asked for a link later, whenever it answers."""
+    cost, currency = stopped.final_cost, stopped.currency
+    payment = None
+    if facts.terms is not None:
+        payment = open_payment(stopped.id, cost=cost, currency=currency, terms=facts.terms, now=facts.now)
+    owing = replace(stopped, payment=None if payment is None else payment_json(payment))
+    return replace(_emit(owing, (EventType.SESSION_COMPLETED,), received.message_id, facts.now), payment=payment)
 
 
 def expire(session: Session, cause: UUID, now: datetime) -> Decided:
@@ -283,6 +302,7 @@ def _unpark(decided: Decided, facts: Facts) -> Decided:
         decided = replace(
             decided,
             session=result.session or decided.session,
+            payment=result.payment or decided.payment,
             request=result.request or decided.request,
             events=decided.events + result.events,
             samples=decided.samples + result.samples,

@@ -1,5 +1,6 @@
 """From a message to a command with its circumstances, or to the reason why nobody can understand it."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid5
@@ -20,6 +21,7 @@ from shared.commands import (
     body_hash,
     parse_command,
 )
+from shared.commands import COMMANDS as COMMANDS_BY_TYPE
 from shared.errors import RejectCode, Rejected
 from shared.ids import NAMESPACE
 from shared.messages import MAX_BODY_BYTES, Inbound
@@ -31,15 +33,18 @@ _TIMESTAMP_STEP: Final = timedelta(seconds=1)
 _OLDEST_BELIEVED: Final = timedelta(hours=24)
 
 
-def receive(inbound: Inbound, now: datetime) -> Received:
-    """Return the command of a message. Raises Rejected: the message goes to the dead letters."""
+def receive(inbound: Inbound, now: datetime, types: Collection[str] = COMMANDS_BY_TYPE.keys()) -> Received:
+    """Return the command of a message from the queue of these types. Raises Rejected: it goes to the dead letters."""
     message = inbound.message
+    command_type = message.type or inbound.routing_key
     if inbound.unreadable is not None:
         raise Rejected(RejectCode.UNREADABLE_PROPERTIES, "the AMQP properties cannot be decoded")
     if len(message.body) > MAX_BODY_BYTES:
         raise Rejected(RejectCode.TOO_LARGE, f"{len(message.body)} bytes; at most {MAX_BODY_BYTES}")
     message_id = _message_id(message.message_id)
-    command = _with_id(parse_command(message.body, message.type or inbound.routing_key), message_id)
+    command = _with_id(parse_command(message.body, command_type), message_id)
+    if command_type not in types:
+        raise Rejected(RejectCode.UNKNOWN_TYPE, f"{command_type} does not belong on this queue")
     client, privileged = _caller(inbound)
     return Received(
         command=command,

@@ -24,6 +24,19 @@ REASON_SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.STATION_CLOSED: "The station takes no requests.",
     Reason.AUTHORIZATION_TIMEOUT: "The authorization service did not answer before the request's deadline.",
     Reason.AUTHORIZATION_FAILED: "The authorization service failed, or answered what nobody understands.",
+    Reason.PAYMENTS_OFF: "Payments are not collected here (`PAYMENT_PROVIDER=none`).",
+    Reason.OTHER_PROVIDER: "The payment was made with another provider than the one that is configured now.",
+    Reason.NOT_COMPLETED: "The session is in progress or was cancelled: nothing is owed for it.",
+    Reason.NOTHING_TO_PAY: "The session cost nothing, less than the provider can collect, or its cost is not known.",
+    Reason.ALREADY_PAID: "The session is paid.",
+    Reason.PAYMENT_PROCESSING: "A payment is on its way; `force` makes another link all the same.",
+    Reason.LINK_FAILED: "The provider makes no link; `payment.failed` says why.",
+    Reason.NOT_PAID: "Nothing was paid that could be given back.",
+    Reason.ALREADY_REFUNDED: "All that was paid is given back already, or about to be.",
+    Reason.AMOUNT_TOO_LARGE: "The amount is more than what is left of what was paid.",
+    Reason.INVALID_AMOUNT: "The currency has no such fraction.",
+    Reason.REFUND_FAILED: "The provider does not give the money back; `payment.refund_failed` says why.",
+    Reason.UNKNOWN_PAYMENT: "A provider's event is about no payment of ours.",
 }
 
 REVIEW_SENTENCES: Final[Mapping[Review, str]] = {

@@ -1,13 +1,16 @@
 """The session worker's settings."""
 
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import Annotated
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from session_worker.apply import Policy
 from session_worker.authorize import Authorization
-from shared.settings import HttpUrl, LowerCase, Port, Settings
+from session_worker.payments.rules import Terms
+from shared.fields import Currency
+from shared.settings import HttpUrl, LowerCase, PaymentProvider, Port, Settings
 
 
 class SessionWorkerSettings(Settings):
@@ -17,6 +20,12 @@ class SessionWorkerSettings(Settings):
     authorization: Annotated[Authorization, LowerCase] = Authorization.OPEN
     authorization_timeout_s: Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)] = 10
     authorization_url: Annotated[HttpUrl | None, Field(validate_default=True)] = None
+    payment_provider: Annotated[PaymentProvider, LowerCase] = PaymentProvider.SANDBOX
+    # Where drivers reach the gateway: the sandbox's pay page, and where Stripe's page sends them back to.
+    gateway_public_url: HttpUrl = SecretStr("http://localhost:3000")
+    default_currency: Currency = "EUR"
+    stripe_api_key: Annotated[SecretStr | None, Field(validate_default=True)] = None
+    stripe_api_base: HttpUrl | None = None
 
     @field_validator("authorization_url")
     @classmethod
@@ -25,6 +34,17 @@ class SessionWorkerSettings(Settings):
             raise ValueError("is required with AUTHORIZATION=http")
         return url
 
-    def policy(self) -> Policy:
-        """Return how requests are judged."""
-        return Policy(self.authorization, timedelta(seconds=self.authorization_timeout_s))
+    @field_validator("stripe_api_key")
+    @classmethod
+    def _paid_with(cls, key: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if info.data.get("payment_provider") is PaymentProvider.STRIPE:
+            if key is None:
+                raise ValueError("is required with PAYMENT_PROVIDER=stripe")
+            if find_spec("stripe") is None:
+                raise ValueError("needs Stripe's package: pip install 'voltline[stripe]'")
+        return key
+
+    def policy(self, terms: Terms | None) -> Policy:
+        """Return how requests are judged, and payments made."""
+        timeout = timedelta(seconds=self.authorization_timeout_s)
+        return Policy(self.authorization, timeout, terms, self.default_currency)

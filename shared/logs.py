@@ -30,7 +30,7 @@ def configure(*, format: Literal["json", "console"], level: str) -> None:
     for name in ("aio_pika", "aiormq", "pamqp"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     # One line per HTTP request is the access log's business, which is off.
-    for name in ("httpx", "httpcore", "uvicorn.access", "uvicorn.error", "alembic"):
+    for name in ("httpx", "httpcore", "uvicorn.access", "uvicorn.error", "alembic", "stripe"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -50,7 +50,12 @@ class Usage:
 def price(tariff: Tariff, usage: Usage) -> Decimal | None:
     """Return the cost to the currency's exponent; None where the tariff needs an energy that nobody measured."""
     amount = exact_price(tariff, usage)
-    return None if amount is None else amount.quantize(currency_unit(tariff.currency), rounding=ROUND_HALF_UP)
+    return None if amount is None else rounded(amount, tariff.currency)
+
+
+def rounded(amount: Decimal, currency: str) -> Decimal:
+    """Return the amount half up to the currency's exponent, as every cost is, once."""
+    return amount.quantize(currency_unit(currency), rounding=ROUND_HALF_UP)
 
 
 def exact_price(tariff: Tariff, usage: Usage) -> Decimal | None:

@@ -20,6 +20,7 @@ ONLY_IN = {
     "fastapi": ("gateway/",),
     "aiohttp": ("callback_worker/", "ops/receiver.py", "ops/demo_load.py"),
     "httpx": ("ops/", "session_worker/authorizer.py"),
+    "stripe": ("session_worker/payments/stripe_provider.py", "gateway/webhooks.py"),
 }
 # Pure modules -> libraries of input and output that they must not reach for.
 PURE = (
@@ -30,6 +31,15 @@ PURE = (
     "session_worker/breaker.py",
     "session_worker/situations.py",
     "session_worker/reasons.py",
+    "session_worker/payments/money.py",
+    "session_worker/payments/minimums.py",
+    "session_worker/payments/payment.py",
+    "session_worker/payments/rules.py",
+    "session_worker/payments/steps.py",
+    "session_worker/payments/learning.py",
+    "session_worker/payments/decide.py",
+    "session_worker/payments/notes.py",
+    "session_worker/payments/stripe_objects.py",
     "shared/meter.py",
     "shared/pricing.py",
     "callback_worker/delivery.py",

@@ -44,12 +44,16 @@ class Wire:
         self,
         type: str,
         body: bytes | dict[str, Any],
+        /,
         *,
         message_id: str | None = "",
         exchange: str = PARTNERS,
         **properties: Any,
     ) -> str | None:
-        """Publish as a partner does; a message id is made unless one (or None) is given. Returns it."""
+        """Publish as a partner does; a message id is made unless one (or None) is given. Returns it.
+
+        `type` is the routing key; among `properties` it is the property.
+        """
         message_id = str(uuid4()) if message_id == "" else message_id
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         async with self._connection.channel() as channel:

@@ -35,16 +35,14 @@ from gateway.preference import preferred_wait_s
 from gateway.problems import Kind, Problem
 from gateway.publishing import CommandPublisher
 from gateway.waiting import shown
-from shared.broker.publisher import Publisher
 from shared.commands import AnyCommand, body_hash
 from shared.errors import VoltlineError
 
 
 def command_routes(
-    publisher: Publisher, database: Database, outcomes: Outcomes, keys: tuple[ApiKey, ...] | None
+    commands: CommandPublisher, database: Database, outcomes: Outcomes, keys: tuple[ApiKey, ...] | None
 ) -> list[Route]:
     """Return a route per command. A name in a path may hold slashes, percent-encoded or not."""
-    commands = CommandPublisher(publisher)
     return [
         Route(
             route.path.replace("}", ":path}"),

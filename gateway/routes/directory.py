@@ -36,7 +36,7 @@ def _add(
     database: Database,
     keys: tuple[ApiKey, ...] | None,
 ) -> None:
-    Operator = Annotated[Caller, Depends(caller_with(Scope.OPERATOR, keys))]  # noqa: N806 - a type
+    Operator = Annotated[Caller, Depends(caller_with(keys, Scope.OPERATOR))]  # noqa: N806 - a type
     noun = model.__name__.lower()
 
     @router.get(

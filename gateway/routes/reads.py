@@ -50,7 +50,7 @@ class SessionQuery(BaseModel):
 def read_routes(database: Database, keys: tuple[ApiKey, ...] | None, party: Party) -> APIRouter:
     """Return the routes. Ids in paths match only as UUIDs, so that `…/start` stays a POST and nothing else."""
 
-    Reader = Annotated[Caller, Depends(caller_with(Scope.SESSIONS, keys))]  # noqa: N806 - a type
+    Reader = Annotated[Caller, Depends(caller_with(keys, Scope.SESSIONS))]  # noqa: N806 - a type
     router = APIRouter(tags=[SESSION_TAG])
 
     @router.get(
@@ -83,7 +83,7 @@ def read_routes(database: Database, keys: tuple[ApiKey, ...] | None, party: Part
     async def get_session(session_id: Annotated[UUID, Path(alias="sessionId")], caller: Reader) -> Response:
         return found(await read_one(database, SESSION, session_id, caller.sees_only), SESSION)
 
-    _add_export(router, database, party, Depends(caller_with(Scope.SESSIONS, keys)))
+    _add_export(router, database, party, Depends(caller_with(keys, Scope.SESSIONS)))
     return router
 
 
@@ -106,12 +106,12 @@ def _add_export(router: APIRouter, database: Database, party: Party, caller_of: 
         return _json(export(_known(row), party, now_utc()))
 
 
-def caller_with(scope: Scope, keys: tuple[ApiKey, ...] | None) -> Callable[[Request], Caller]:
-    """Return the dependency that yields the caller, or raises the 401 or 403."""
+def caller_with(keys: tuple[ApiKey, ...] | None, *any_of: Scope) -> Callable[[Request], Caller]:
+    """Return the dependency that yields a caller with one of the scopes, or raises the 401 or 403."""
 
     def caller(request: Request) -> Caller:
         identified = identify(keys, dict(request.scope["headers"]))
-        identified.require(scope)
+        identified.require(*any_of)
         return identified
 
     return caller

@@ -133,7 +133,10 @@ def _provision(place: Place) -> None:
 
 async def _with_processes(console: Console, processes: Processes, place: Place, work: Work) -> int:
     with step(console, "gateway, session_worker and callback_worker ready"):
-        by_name = {name: _launch(console, processes, place, name) for name in Name}
+        ports = {name: _port(console, name) for name in Name}
+        # Where people open the pages that the session worker gives links to.
+        processes.environment["GATEWAY_PUBLIC_URL"] = f"http://127.0.0.1:{ports[Name.GATEWAY]}"
+        by_name = {name: _launch(processes, place, name, ports[name]) for name in Name}
         for process in by_name.values():
             await process.ready()
     return await work(
@@ -147,11 +150,11 @@ async def _with_processes(console: Console, processes: Processes, place: Place, 
     )
 
 
-def _launch(console: Console, processes: Processes, place: Place, name: Name) -> Process:
+def _launch(processes: Processes, place: Place, name: Name, port: int) -> Process:
     login = place.logins[name]
     return processes.launch(
         name,
-        port=_port(console, name),
+        port=port,
         DATABASE_URL=with_login(place.database_url, login),
         AMQP_URL=with_login(place.amqp_url, login),
     )

@@ -47,7 +47,7 @@ class Consumer:
 
     def __init__(self, url: str, queue: str, *, name: str, prefetch: int) -> None:
         self._url = url
-        self._queue = queue
+        self.queue = queue
         self._name = name
         self._prefetch = prefetch
         self._buffer: deque[Inbound] = deque()
@@ -62,7 +62,7 @@ class Consumer:
 
     def fault(self) -> str | None:
         """Return why nothing is consumed now, or None."""
-        return None if self._consumer_tag is not None else f"no consumer on {self._queue}"
+        return None if self._consumer_tag is not None else f"no consumer on {self.queue}"
 
     async def take(self, most: int) -> Batch | None:
         """Wait for a message, then return it with whatever else is here, up to `most`; None once stopped."""
@@ -88,15 +88,15 @@ class Consumer:
                 await self._channel.basic_cancel(self._consumer_tag, timeout=_PROBE_TIMEOUT_S)
 
     async def _serve(self) -> None:
-        await _check_is_quorum(self._url, self._queue, self._name)
+        await _check_is_quorum(self._url, self.queue, self._name)
         async with open_channel(self._url, name=self._name, confirms=False) as channel:
             self._buffer, self._channel = deque(), channel
             cancelled = asyncio.Event()
             channel.on_consumer_cancel_callbacks.add(lambda _: cancelled.set())
             await channel.basic_qos(prefetch_count=self._prefetch)
-            consumed = await channel.basic_consume(self._queue, self._enqueue)
+            consumed = await channel.basic_consume(self.queue, self._enqueue)
             self._consumer_tag = consumed.consumer_tag
-            log.info("consumer_registered", queue=self._queue)
+            log.info("consumer_registered", queue=self.queue)
             try:
                 await _either(channel.closing, cancelled)
             finally:

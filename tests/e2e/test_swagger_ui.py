@@ -1,43 +1,20 @@
 """The interactive documentation in a real browser that may reach no other host."""
 
 import os
-import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Page, expect
 
 from ops.local_stack.processes import Name, Process, Processes
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM_FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-
 
 @pytest.fixture
 async def gateway(processes: Processes) -> Process:
     return await processes.start(Name.GATEWAY)
-
-
-@pytest.fixture
-async def page() -> AsyncIterator[Page]:
-    """A page of the machine's own Chromium; Playwright's downloads are not needed."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        if os.environ.get("CI"):
-            pytest.fail("no Chromium on this machine: apt-get install chromium")
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
-        try:
-            yield await browser.new_page(viewport={"width": 1280, "height": 1600})
-        finally:
-            await browser.close()
 
 
 async def test_a_session_is_started_from_the_documentation_page(gateway: Process, page: Page) -> None:

@@ -7,13 +7,16 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 
 from gateway.app import create_app
 from gateway.auth import ApiKey, Caller, Scope
 from gateway.database import Database
 from gateway.ocpi import Party
+from gateway.webhooks import Webhooks, webhooks_of
 from shared.broker.publisher import Outcome, Publisher
 from shared.messages import Outgoing
+from shared.settings import PaymentProvider
 
 # Port 1 refuses at once.
 NO_DATABASE = "postgresql://nobody@127.0.0.1:1/nothing"
@@ -30,6 +33,8 @@ PATHS = {
     "stop": "/api/v1/session/stop",
     "cancel": "/api/v1/session/cancel",
     "meter": "/api/v1/session/meter-values",
+    "recreate": "/api/v1/payment/recreate-link",
+    "refund": "/api/v1/payment/refund",
 }
 BODIES: dict[str, dict[str, Any]] = {
     "request": REQUEST_BODY,
@@ -37,6 +42,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "stop": {"sessionId": SESSION_ID},
     "cancel": {"sessionId": SESSION_ID},
     "meter": {"sessionId": SESSION_ID, "meterWh": "1234.5"},
+    "recreate": {"sessionId": SESSION_ID},
+    "refund": {"sessionId": SESSION_ID},
 }
 
 
@@ -64,19 +71,34 @@ def api_key(key: str, client: str, *scopes: Scope) -> ApiKey:
     return ApiKey(hashlib.sha256(key.encode()).digest(), Caller(client, frozenset(scopes)))
 
 
+def application(
+    publisher: Publisher | None = None,
+    keys: tuple[ApiKey, ...] | None = None,
+    database: Database | None = None,
+    webhooks: Webhooks | None = None,
+) -> FastAPI:
+    """Return a gateway; unless told otherwise, its payment provider is the sandbox."""
+    return create_app(
+        publisher=publisher or FakePublisher(),
+        database=database or Database(NO_DATABASE),
+        keys=keys,
+        party=Party("XX", "VLT"),
+        webhooks=webhooks or webhooks_of(PaymentProvider.SANDBOX, None),
+        drain=asyncio.Event(),
+    )
+
+
 @asynccontextmanager
 async def opened(
     publisher: Publisher | None = None,
     keys: tuple[ApiKey, ...] | None = None,
     database: Database | None = None,
+    webhooks: Webhooks | None = None,
     **options: Any,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Yield a client of a gateway in this process. Its lifespan does not run: nobody looks for outcomes."""
     database = database or Database(NO_DATABASE)
-    party = Party("XX", "VLT")
-    app = create_app(
-        publisher=publisher or FakePublisher(), database=database, keys=keys, party=party, drain=asyncio.Event()
-    )
+    app = application(publisher, keys, database, webhooks)
     transport = httpx.ASGITransport(app, **options)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         yield client

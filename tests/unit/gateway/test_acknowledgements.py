@@ -45,7 +45,7 @@ async def test_a_start_is_answered_with_the_seeds_four_keys(charger_id: str) -> 
     assert UUID(session_id).version == 7
 
 
-@pytest.mark.parametrize("name", ["stop", "cancel", "meter"])
+@pytest.mark.parametrize("name", ["stop", "cancel", "meter", "recreate", "refund"])
 async def test_what_is_about_a_session_names_it_in_its_answer(name: str) -> None:
     """202 with success, sessionId and message; they make nothing new, so there is no Location."""
     async with opened() as client:

@@ -88,6 +88,17 @@ async def test_json_that_is_no_object_is_invalid(body: str) -> None:
         ("stop", {"endedAt": "2026-01-01T00:00:00"}, "/endedAt"),
         ("stop", {"endedAt": "9999-12-31T23:59:59-14:00"}, "/endedAt"),
         ("cancel", {"reason": ""}, "/reason"),
+        ("recreate", {"sessionId": ...}, "/sessionId"),
+        ("recreate", {"expiresInMinutes": 29}, "/expiresInMinutes"),
+        ("recreate", {"expiresInMinutes": 1436}, "/expiresInMinutes"),
+        ("recreate", {"expiresInMinutes": 30.5}, "/expiresInMinutes"),
+        ("recreate", {"force": "yes"}, "/force"),
+        ("refund", {"sessionId": "no-uuid"}, "/sessionId"),
+        ("refund", {"amount": 0}, "/amount"),
+        ("refund", {"amount": -1}, "/amount"),
+        ("refund", {"amount": "1.234"}, "/amount"),
+        ("refund", {"amount": "NaN"}, "/amount"),
+        ("refund", {"reason": "a\nb"}, "/reason"),
     ],
 )
 async def test_an_invalid_field_is_named_by_json_pointer(name: str, change: dict[str, Any], pointer: str) -> None:
@@ -227,7 +238,7 @@ json_values = st.recursive(
 )
 FIELDS = (
     "chargerId", "connectorId", "driverId", "stationId", "callbackUrl", "metadata", "sessionId", "requestId",
-    "energyKwh", "finalCost", "endedAt", "reason",
+    "energyKwh", "finalCost", "endedAt", "reason", "expiresInMinutes", "force", "amount",
 )  # fmt: skip
 some_bodies = st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, json_values)).map(json.dumps)
 

@@ -7,6 +7,8 @@ import pytest
 
 from tests.unit.gateway.fakes import PATHS, REQUEST_BODY, FakePublisher, opened
 
+WEBHOOK = ("post", "/api/v1/payment/webhooks/{provider}")
+
 
 async def test_every_operation_is_documented_in_its_section() -> None:
     """ "Session Management" holds "Start a new charging session" and its siblings; the operator's have their own."""
@@ -22,18 +24,53 @@ async def test_every_operation_is_documented_in_its_section() -> None:
         ("post", "/api/v1/session/start"), ("post", "/api/v1/session/stop"), ("post", "/api/v1/session/cancel"),
         ("post", "/api/v1/session/meter-values"), ("get", "/api/v1/session"), ("get", "/api/v1/session/{sessionId}"),
         ("get", "/api/v1/session/{sessionId}/cdr"),
+        ("post", "/api/v1/payment/recreate-link"), ("post", "/api/v1/payment/refund"),
+        ("get", "/api/v1/payment/link/{sessionId}"), WEBHOOK,
         ("put", "/api/v1/drivers/{driverId}"), ("get", "/api/v1/drivers/{driverId}"),
         ("delete", "/api/v1/drivers/{driverId}"), ("put", "/api/v1/stations/{stationId}"),
         ("get", "/api/v1/stations/{stationId}"), ("delete", "/api/v1/stations/{stationId}"),
         ("put", "/api/v1/tariffs/{name}"), ("get", "/api/v1/tariffs/{name}"),
     }  # fmt: skip
     for (_, path), operation in operations.items():
-        section = "Session Management" if "session" in path else "Operator"
+        section = "Payments" if "/payment/" in path else "Session Management" if "session" in path else "Operator"
         assert operation["tags"] == [section]
     assert operations["post", "/api/v1/session/start"]["summary"] == "Start a new charging session"
-    for operation in operations.values():
+    for name, operation in operations.items():
         assert "422" not in operation["responses"]
-        assert {"400", "401", "403", "500", "503"} <= set(operation["responses"])
+        of_keys = set() if name == WEBHOOK else {"401", "403"}
+        assert {"400", "500", "503"} | of_keys <= set(operation["responses"])
+
+
+async def test_the_webhook_is_documented_as_what_it_is() -> None:
+    """No key, a body of any shape, a problem for a bad signature, and no waiting for an outcome."""
+    async with opened() as client:
+        operation = (await client.get("/api/openapi.json")).json()["paths"][WEBHOOK[1]]["post"]
+    assert operation["security"] == []
+    assert operation["requestBody"]["content"]["application/json"]["schema"] == {"type": "object"}
+    assert "bad-signature" in operation["responses"]["400"]["content"]["application/problem+json"]["examples"]
+    assert {"404", "408", "413"} <= set(operation["responses"])
+    assert [parameter["name"] for parameter in operation["parameters"]] == ["provider"]
+
+
+async def test_a_payment_is_documented_with_its_link() -> None:
+    """In the session, and on its own; the outcome of a new link is the link."""
+    async with opened() as client:
+        document = (await client.get("/api/openapi.json")).json()
+    schemas = document["components"]["schemas"]
+    assert schemas["Session"]["properties"]["payment"]["allOf"] == [{"$ref": "#/components/schemas/Payment"}]
+    assert schemas["Payment"]["properties"]["link"]["allOf"] == [{"$ref": "#/components/schemas/Link"}]
+    assert schemas["Payment"]["properties"]["amount"]["example"] == "12.34"
+    assert set(schemas["PaymentLink"]["required"]) == {
+        "sessionId", "linkId", "url", "amount", "currency", "status", "expiresAt",
+    }  # fmt: skip
+    outcome = document["paths"]["/api/v1/payment/recreate-link"]["post"]["responses"]["200"]
+    assert outcome["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/PaymentLink"}
+
+
+async def test_pages_for_people_are_not_in_the_document() -> None:
+    async with opened() as client:
+        document = (await client.get("/api/openapi.json")).json()
+    assert all(path.startswith("/api/") for path in document["paths"])
 
 
 async def test_every_command_documents_how_to_wait_for_its_outcome() -> None:
@@ -41,7 +78,7 @@ async def test_every_command_documents_how_to_wait_for_its_outcome() -> None:
     async with opened() as client:
         document = (await client.get("/api/openapi.json")).json()
     for path, methods in document["paths"].items():
-        for operation in (operation for method, operation in methods.items() if method != "get"):
+        for operation in (operation for method, operation in methods.items() if method != "get" and path != WEBHOOK[1]):
             assert "Prefer" in {parameter["name"] for parameter in operation["parameters"]}, path
             assert "Preference-Applied" in operation["responses"]["200"]["headers"]
             (refused,) = operation["responses"]["409"]["content"]["application/problem+json"]["examples"].values()
