@@ -92,5 +92,5 @@ def test_the_demo_adds_up_and_is_readable_where_there_is_no_terminal() -> None:
     )  # fmt: skip
     assert shown.returncode == 0, shown.stdout
     assert re.search(r"acknowledged\s+applied\s+delivered\s+lost\s+seconds\s+1,000\s+1,000\s+1,000\s+0\s", shown.stdout)
-    assert shown.stdout.count("signature verified") == 3
+    assert shown.stdout.count("signature verified") == 6  # decided, started, completed, a link, paid, refunded
     assert not re.search(r"[\x00-\x08\x0b-\x1f]", shown.stdout)
