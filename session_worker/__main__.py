@@ -16,6 +16,7 @@ from session_worker.commands import PREFETCH, CommandLoop
 from session_worker.payments.collector import Collector
 from session_worker.payments.commands import PaymentCommands
 from session_worker.payments.decide import PAYMENT_COMMANDS
+from session_worker.payments.provider import Provider
 from session_worker.payments.providers import provider_of, terms_of
 from session_worker.relay import Relay
 from session_worker.session import Received
@@ -50,6 +51,7 @@ class Parts:
     consumers: Sequence[Consumer]
     relay: Relay
     authorizer: Authorizer | None
+    provider: Provider | None
     collector: Collector | None
     loops: Sequence[CommandLoop]
     sweeper: Sweeper
@@ -73,6 +75,8 @@ async def serve(config: SessionWorkerSettings, drain: asyncio.Event) -> None:
         await _drain(parts, handling)
         for task in background:
             task.cancel()
+    if parts.provider is not None:
+        await parts.provider.close()
     await engine.dispose()
 
 
@@ -130,6 +134,7 @@ def _wire(config: SessionWorkerSettings, engine: AsyncEngine, tasks: asyncio.Tas
         consumers=(sessions, payments),
         relay=relay,
         authorizer=authorizer,
+        provider=provider,
         collector=collector,
         loops=loops,
         sweeper=Sweeper(engine, publisher, relay, policy, authorizer),

@@ -93,6 +93,9 @@ class World:
     async def parse_webhook(self, event: Mapping[str, Any]) -> Notice | None:
         raise NotImplementedError
 
+    async def close(self) -> None:
+        """Nothing is open."""
+
     # What drivers and banks do.
 
     def pay(self, reference: UUID, *, is_slow: bool = False) -> bool:

@@ -181,3 +181,6 @@ class Provider(Protocol):
 
     async def parse_webhook(self, event: Mapping[str, Any]) -> Notice | None:
         """Return what a verified event is about; None for one that is about nothing of ours."""
+
+    async def close(self) -> None:
+        """Close the connections; nothing is called after it."""

@@ -137,6 +137,9 @@ class SandboxProvider:
             raise NotFound(f"no refund {refund_id} of {ref.payment_id}")
         return _refund(found)
 
+    async def close(self) -> None:
+        """Nothing to close: the engine is the caller's."""
+
     async def parse_webhook(self, event: Mapping[str, Any]) -> Notice | None:
         """Do what the page's button says, where the link is still open, and return what it was about."""
         match event:

@@ -12,9 +12,10 @@ from typing import Final, assert_never
 from session_worker.payments.payment import LinkStatus, Payment, PaymentLink, Refund, RefundStatus
 from session_worker.payments.provider import LinkOrder, LinkRef, RefundOrder, RefundRef
 
-# Providers refuse a link that would end too soon; this much earlier we ask for a new time of ours.
-_MARGIN: Final = timedelta(minutes=2)
+# Providers count a link's shortest life by their own clock, from the moment that they make it.
 _SHORTEST: Final = timedelta(minutes=30)
+_GRACE: Final = timedelta(minutes=2)
+_CLOCK_SKEW: Final = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +130,12 @@ def begun(payment: Payment, step: Step, now: datetime) -> Payment:
 
 def _asked(link: PaymentLink, now: datetime) -> PaymentLink:
     """The link's life begins when it is asked for; it may have waited for the provider for long."""
-    return replace(link, asked_at=now, expires_at=now + timedelta(minutes=link.lifetime_minutes))
+    return replace(link, asked_at=now, expires_at=now + timedelta(minutes=link.lifetime_minutes) + _GRACE)
 
 
 def ends_too_soon(order: LinkOrder, now: datetime) -> bool:
     """Whether no provider would take this order any more."""
-    return order.expires_at - now < _SHORTEST + _MARGIN
+    return order.expires_at - now < _SHORTEST + _CLOCK_SKEW
 
 
 def asked_anew(link: PaymentLink, now: datetime) -> PaymentLink:

@@ -244,7 +244,7 @@ async def _has_status(shop: Shop, session_id: str, status: str) -> bool:
 async def test_the_old_link_is_ended_at_the_provider_before_there_is_a_new_one(shop: Shop) -> None:
     session_id, first = await shop.with_link()
     hold = shop.stripe.hold_next(EXPIRE)
-    await shop.wire.publish("payment.recreate_link.v1", {"sessionId": session_id})
+    await shop.wire.publish("payment.recreate_link.v1", {"sessionId": session_id, "expiresInMinutes": 30})
     await hold.arrived.wait()
     assert len(shop.checkouts(session_id)) == 1
     hold.release()

@@ -162,6 +162,14 @@ async def test_a_call_ends_within_its_deadline_however_slowly_stripe_answers(imp
                 await call
 
 
+async def test_all_requests_of_a_call_have_one_deadline_together(impatient: StripeBank) -> None:
+    """A search of many pages, each of which comes in time."""
+    fill(impatient, 3 * PAGE_SIZE, at=impatient.now())
+    impatient.stub.delay_s = 0.2
+    with pytest.raises(Retryable):
+        await impatient.provider.get_link(link_ref(link_order()))
+
+
 async def test_the_environments_proxy_sees_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
