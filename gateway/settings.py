@@ -1,14 +1,14 @@
 """The gateway's settings; with the key file, all that can be wrong is known before it listens."""
 
 import ipaddress
-from importlib.util import find_spec
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
 from gateway.auth import ApiKey, parse_line, read_lines
-from shared.settings import LowerCase, PaymentProvider, Port, Settings
+from shared.payments import refuse_without_stripe
+from shared.settings import LowerCase, PaymentProvider, Port, Secret, Settings
 
 # One process saturates a core; more than this is a mistyped port.
 MAX_PROCESSES = 64
@@ -37,7 +37,7 @@ class GatewaySettings(Settings):
     ocpi_party_id: Annotated[str, Field(pattern="^[A-Z0-9]{3}$")] = "VLT"
     payment_provider: Annotated[PaymentProvider, LowerCase] = PaymentProvider.SANDBOX
     # Proves that events come from Stripe; `whsec_…`, of the webhook endpoint that is registered there.
-    stripe_webhook_secret: Annotated[SecretStr | None, Field(validate_default=True)] = None
+    stripe_webhook_secret: Annotated[Secret | None, Field(validate_default=True)] = None
     # Not for people: the listening sockets that a gateway hands to the processes it starts.
     gateway_listening_fds: Annotated[tuple[int, ...], NoDecode] = ()
 
@@ -56,18 +56,16 @@ class GatewaySettings(Settings):
     @field_validator("payment_provider", mode="after")
     @classmethod
     def _can_be_spoken_to(cls, provider: PaymentProvider) -> PaymentProvider:
-        if provider is PaymentProvider.STRIPE and find_spec("stripe") is None:
-            raise ValueError("stripe needs its SDK, which is not installed: pip install 'voltline[stripe]'")
+        if provider is PaymentProvider.STRIPE:
+            refuse_without_stripe()
         return provider
 
     @field_validator("stripe_webhook_secret", mode="after")
     @classmethod
     def _needed_for_stripe(cls, secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        # A secret that comes from a file often has its line feed.
-        stripped = "" if secret is None else secret.get_secret_value().strip()
-        if not stripped and info.data.get("payment_provider") is PaymentProvider.STRIPE:
+        if not (secret and secret.get_secret_value()) and info.data.get("payment_provider") is PaymentProvider.STRIPE:
             raise ValueError("is required with PAYMENT_PROVIDER=stripe")
-        return SecretStr(stripped) if stripped else None
+        return secret
 
     @field_validator("gateway_host", mode="after")
     @classmethod

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -15,7 +16,7 @@ from session_worker.authorizer import Authorizer
 from session_worker.commands import PREFETCH, CommandLoop
 from session_worker.payments.collector import Collector
 from session_worker.payments.commands import PaymentCommands
-from session_worker.payments.decide import PAYMENT_COMMANDS
+from session_worker.payments.decide import PAYMENT_TYPES
 from session_worker.payments.provider import Provider
 from session_worker.payments.providers import provider_of, terms_of
 from session_worker.relay import Relay
@@ -33,19 +34,24 @@ from shared.topology import PAYMENT_COMMANDS as PAYMENT_QUEUE
 from shared.topology import SESSION_COMMANDS as SESSION_QUEUE
 
 NAME = "session_worker"
-SESSION_COMMANDS = COMMANDS.keys() - PAYMENT_COMMANDS.keys()
+SESSION_TYPES = COMMANDS.keys() - PAYMENT_TYPES
 # One each for the batches of both queues, the sweeper, verdicts and the readiness check, and some for payment steps.
 POOL_SIZE = 8
 # A refund or a provider's event is one small transaction, and they are few beside sessions.
 PAYMENT_PREFETCH = 100
+# A batch in hand ends within milliseconds, or gives up in an outage.
+LOOPS_DRAIN_S = 6.0
 # What waits for the authorization service or the payment provider at SIGTERM has this long; the rest is for others.
 WAITING_DRAIN_S = 12.0
 CLEAR_TIMEOUT_S = 2.0
 
 
+Task: TypeAlias = "asyncio.Task[None]"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What the process is made of. `sessions` and `payments` are the loops over its two queues."""
+    """What the process is made of."""
 
     publisher: Publisher
     consumers: Sequence[Consumer]
@@ -68,11 +74,10 @@ async def serve(config: SessionWorkerSettings, drain: asyncio.Event) -> None:
         if parts.authorizer is not None:
             works.append(parts.authorizer.run())
         background = [tasks.create_task(work) for work in works]
-        handling = [tasks.create_task(loop.run()) for loop in parts.loops]
-        if parts.collector is not None:
-            handling.append(tasks.create_task(parts.collector.run()))
+        loops = [tasks.create_task(loop.run()) for loop in parts.loops]
+        collecting = [] if parts.collector is None else [tasks.create_task(parts.collector.run())]
         await drain.wait()
-        await _drain(parts, handling)
+        await _drain(parts, loops, collecting, tasks)
         for task in background:
             task.cancel()
     if parts.provider is not None:
@@ -80,18 +85,19 @@ async def serve(config: SessionWorkerSettings, drain: asyncio.Event) -> None:
     await engine.dispose()
 
 
-async def _drain(parts: Parts, handling: Sequence["asyncio.Task[None]"]) -> None:
+async def _drain(parts: Parts, loops: Sequence[Task], collecting: Sequence[Task], tasks: asyncio.TaskGroup) -> None:
     """Take no more, then finish what is in hand, within the contract's 25 s."""
     if parts.collector is not None:
         parts.collector.stop()
     await asyncio.gather(*(consumer.stop() for consumer in parts.consumers))
-    with suppress(TimeoutError):
-        async with asyncio.timeout(WAITING_DRAIN_S):
-            # A step that the provider keeps hanging is taken up by another worker when its lease ends.
-            await asyncio.wait(handling)
-            if parts.authorizer is not None:
-                await parts.authorizer.finish()
-    for task in handling:
+    await asyncio.wait(loops, timeout=LOOPS_DRAIN_S)
+    # What a provider or the authorization service keeps hanging is taken up by another worker.
+    waiting = [*collecting]
+    if parts.authorizer is not None:
+        waiting.append(tasks.create_task(parts.authorizer.finish()))
+    if waiting:
+        await asyncio.wait(waiting, timeout=WAITING_DRAIN_S)
+    for task in [*loops, *waiting]:
         task.cancel()
     await parts.relay.finish()
     with suppress(Exception):  # the database may be away; the rows are published once more
@@ -126,8 +132,8 @@ def _wire(config: SessionWorkerSettings, engine: AsyncEngine, tasks: asyncio.Tas
         return state, staged
 
     loops = (
-        CommandLoop(sessions, publisher, relay, engine, types=SESSION_COMMANDS, apply=apply_sessions),
-        CommandLoop(payments, publisher, relay, engine, types=PAYMENT_COMMANDS, apply=apply_payments),
+        CommandLoop(sessions, publisher, relay, engine, types=SESSION_TYPES, apply=apply_sessions),
+        CommandLoop(payments, publisher, relay, engine, types=PAYMENT_TYPES, apply=apply_payments),
     )
     return Parts(
         publisher=publisher,

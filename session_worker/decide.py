@@ -302,7 +302,6 @@ def _unpark(decided: Decided, facts: Facts) -> Decided:
         decided = replace(
             decided,
             session=result.session or decided.session,
-            payment=result.payment or decided.payment,
             request=result.request or decided.request,
             events=decided.events + result.events,
             samples=decided.samples + result.samples,

@@ -36,6 +36,7 @@ REASON_SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.AMOUNT_TOO_LARGE: "The amount is more than what is left of what was paid.",
     Reason.INVALID_AMOUNT: "The currency has no such fraction.",
     Reason.REFUND_FAILED: "The provider does not give the money back; `payment.refund_failed` says why.",
+    Reason.TOO_MANY: "The session has had 50 links, or 50 refunds; that many are nobody's intention.",
     Reason.UNKNOWN_PAYMENT: "A provider's event is about no payment of ours.",
 }
 

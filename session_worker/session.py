@@ -61,6 +61,7 @@ class Reason(StrEnum):
     INVALID_AMOUNT = "INVALID_AMOUNT"
     REFUND_FAILED = "REFUND_FAILED"
     UNKNOWN_PAYMENT = "UNKNOWN_PAYMENT"
+    TOO_MANY = "TOO_MANY"
 
 
 class Review(StrEnum):

@@ -1,7 +1,6 @@
 """The session worker's settings."""
 
 from datetime import timedelta
-from importlib.util import find_spec
 from typing import Annotated
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
@@ -10,7 +9,8 @@ from session_worker.apply import Policy
 from session_worker.authorize import Authorization
 from session_worker.payments.rules import Terms
 from shared.fields import Currency
-from shared.settings import HttpUrl, LowerCase, PaymentProvider, Port, Settings
+from shared.payments import refuse_without_stripe
+from shared.settings import HttpUrl, LowerCase, PaymentProvider, Port, Secret, Settings
 
 
 class SessionWorkerSettings(Settings):
@@ -24,7 +24,7 @@ class SessionWorkerSettings(Settings):
     # Where drivers reach the gateway: the sandbox's pay page, and where Stripe's page sends them back to.
     gateway_public_url: HttpUrl = SecretStr("http://localhost:3000")
     default_currency: Currency = "EUR"
-    stripe_api_key: Annotated[SecretStr | None, Field(validate_default=True)] = None
+    stripe_api_key: Annotated[Secret | None, Field(validate_default=True)] = None
     stripe_api_base: HttpUrl | None = None
 
     @field_validator("authorization_url")
@@ -40,8 +40,7 @@ class SessionWorkerSettings(Settings):
         if info.data.get("payment_provider") is PaymentProvider.STRIPE:
             if key is None:
                 raise ValueError("is required with PAYMENT_PROVIDER=stripe")
-            if find_spec("stripe") is None:
-                raise ValueError("needs Stripe's package: pip install 'voltline[stripe]'")
+            refuse_without_stripe()
         return key
 
     def policy(self, terms: Terms | None) -> Policy:

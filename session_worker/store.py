@@ -61,7 +61,7 @@ _UNPARK = text('DELETE FROM parked_commands WHERE "messageId" = ANY(CAST(:ids AS
 _RESOLVE = text("""
     UPDATE inbox SET outcome = new.outcome, reason = new.reason
     FROM unnest(CAST(:ids AS uuid[]), CAST(:outcomes AS text[]), CAST(:reasons AS text[])) AS new (id, outcome, reason)
-    WHERE "messageId" = new.id""")
+    WHERE "messageId" = new.id AND inbox.outcome = 'PARKED' """)
 _EXPIRED_PARKED = text("""
     SELECT "messageId", "sessionId" FROM parked_commands WHERE "expiresAt" <= :now ORDER BY "expiresAt" LIMIT :most""")
 _TAKE_PARKED = text('DELETE FROM parked_commands WHERE "messageId" = ANY(CAST(:ids AS uuid[])) RETURNING *')

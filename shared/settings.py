@@ -38,6 +38,9 @@ DatabaseUrl = Annotated[SecretStr, _url_of("postgresql", "postgres"), AfterValid
 AmqpUrl = Annotated[SecretStr, _url_of("amqp", "amqps")]
 HttpUrl = Annotated[SecretStr, _url_of("http", "https")]
 
+# A secret that comes from a file often has its line feed.
+Secret = Annotated[SecretStr, AfterValidator(lambda secret: SecretStr(secret.get_secret_value().strip()))]
+
 LowerCase = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 
 

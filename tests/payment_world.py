@@ -23,6 +23,7 @@ from session_worker.payments.provider import (
     RefundState,
     Retryable,
 )
+from tests.builders import NOW
 
 Answer = TypeVar("Answer")
 
@@ -38,6 +39,7 @@ class World:
     is_down: bool = False
     lose_answers: bool = False
     refuses: str | None = None
+    now: datetime = NOW
     created_count: int = 0
 
     name = "sandbox"
@@ -52,8 +54,9 @@ class World:
         self._answers()
         if self.refuses is not None:
             raise Declined(self.refuses)
-        if self.keys.setdefault(order.key, order) != order:
-            raise InvalidState("the key stands for another order")
+        assert self.keys.setdefault(order.key, order) == order, "one key stands for one order"
+        if not timedelta(minutes=30) <= order.expires_at - self.now <= timedelta(hours=24):
+            raise InvalidState("it would end too soon, or too late")
         if order.reference not in self.links:
             self.created_count += 1
             link_id = f"link_{order.reference}"

@@ -14,14 +14,13 @@ from gateway.problems import Kind, Problem
 from gateway.publishing import CommandPublisher
 from gateway.webhooks import SandboxEvent, publish_event, sandbox_event
 from shared.clock import now_utc
+from shared.payments import LINK_DECLINED, LINK_PAID, PAY_PATH, RETURN_PATH
 
-RETURN_PATH = "/payment/return"
-PAY_PATH = "/sandbox/pay"
 # One field with one of two words.
 MAX_FORM_BYTES = 1024
 
 _LINK_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_EVENT_TYPES = {"pay": "link.paid", "decline": "link.declined"}
+_EVENT_TYPES = {"pay": LINK_PAID, "decline": LINK_DECLINED}
 _LINK = """
     SELECT id, description, "amountMinor" AS amount_minor, currency, status, "expiresAt" AS expires_at
     FROM sandbox_links WHERE id = :id"""

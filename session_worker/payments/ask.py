@@ -1,7 +1,8 @@
 """Takes one step at the provider and returns what it answered, as facts about the object.
 
 A call that was begun before is looked up before it is made again. Killed anywhere, the step is taken again: the key,
-stored before, makes that harmless. Raises Retryable, Misconfigured, or what a provider's own books raise when away.
+stored before, makes that harmless. Raises a ProviderError where there is no answer, or what a provider's own books
+raise when away: then the step is taken again later.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from session_worker.payments.learning import (
     LinkMissing,
     LinkRefused,
     RefundFound,
+    RefundMissing,
     RefundRefused,
 )
 from session_worker.payments.provider import (
@@ -24,6 +26,7 @@ from session_worker.payments.provider import (
     LinkRef,
     NotFound,
     Provider,
+    RefundRef,
     Retryable,
 )
 from session_worker.payments.steps import (
@@ -62,14 +65,11 @@ async def _ask(provider: Provider, step: Step, now: datetime) -> Answer:
         case ExpireLink(ref):
             return await _expire(provider, ref)
         case CheckLink(ref):
-            try:
-                return LinkFound(ref.reference, await provider.get_link(ref))
-            except NotFound:
-                return LinkMissing(ref.reference)
+            return await _check(provider, ref)
         case SendRefund():
             return await _refund(provider, step)
-        case CheckRefund(ref):
-            return RefundFound(ref.reference, await provider.get_refund(ref))
+        case CheckRefund(refund_ref):
+            return await _check_refund(provider, refund_ref)
     assert_never(step)
 
 
@@ -79,8 +79,10 @@ async def _create(provider: Provider, step: CreateLink, now: datetime) -> Answer
         found = await _found(provider, step.ref)
         if found is not None:
             return LinkFound(reference, found)
-        if ends_too_soon(step.order, now):
+        if ends_too_soon(step.order, provider.capabilities.shortest_lifetime, now):
             return LinkMissing(reference)
+    if step.order.money.minor > provider.capabilities.maximum_minor:
+        return LinkRefused(reference, "AMOUNT_TOO_LARGE")
     try:
         return LinkFound(reference, await provider.create_link(step.order))
     except Declined as declined:
@@ -88,7 +90,7 @@ async def _create(provider: Provider, step: CreateLink, now: datetime) -> Answer
     except InvalidState:
         # The key stands for another order, or its time is not taken: what there is, is found by our reference.
         found = await _found(provider, step.ref)
-        return LinkMissing(reference) if found is None else LinkFound(reference, found)
+        return LinkMissing(reference, is_refused=True) if found is None else LinkFound(reference, found)
 
 
 async def _found(provider: Provider, ref: LinkRef) -> Link | None:
@@ -98,13 +100,23 @@ async def _found(provider: Provider, ref: LinkRef) -> Link | None:
         return None
 
 
+async def _check(provider: Provider, ref: LinkRef) -> Answer:
+    found = await _found(provider, ref)
+    return LinkMissing(ref.reference) if found is None else LinkFound(ref.reference, found)
+
+
+async def _check_refund(provider: Provider, ref: RefundRef) -> Answer:
+    try:
+        return RefundFound(ref.reference, await provider.get_refund(ref))
+    except NotFound:
+        return RefundMissing(ref.reference)
+
+
 async def _expire(provider: Provider, ref: LinkRef) -> Answer:
     try:
         return LinkFound(ref.reference, await provider.expire_link(ref))
-    except InvalidState:
-        return LinkFound(ref.reference, await provider.get_link(ref))
-    except NotFound:
-        return LinkMissing(ref.reference)
+    except (InvalidState, NotFound):
+        return await _check(provider, ref)
 
 
 async def _refund(provider: Provider, step: SendRefund) -> Answer:
@@ -118,7 +130,9 @@ async def _refund(provider: Provider, step: SendRefund) -> Answer:
         return RefundFound(reference, await provider.refund(step.order))
     except Declined as declined:
         return RefundRefused(reference, declined.reason)
-    except (InvalidState, NotFound):
+    except NotFound:
+        return RefundRefused(reference, "UNKNOWN_AT_PROVIDER")
+    except InvalidState:
         return await _refund_after_all(provider, step)
 
 
@@ -127,4 +141,4 @@ async def _refund_after_all(provider: Provider, step: SendRefund) -> Answer:
     try:
         return RefundFound(step.order.reference, await provider.get_refund(step.ref))
     except NotFound:
-        return RefundRefused(step.order.reference, "ALREADY_REFUNDED")
+        return RefundRefused(step.order.reference, "NOT_TAKEN")

@@ -23,10 +23,11 @@ from session_worker.payments.ask import STEP_TIMEOUT_S, ask
 from session_worker.payments.learning import Answer, Learned, learn
 from session_worker.payments.notes import events_of
 from session_worker.payments.payment import Payment, payment_json
-from session_worker.payments.provider import Misconfigured, Provider, Retryable
-from session_worker.payments.steps import Step, begun, next_step
-from session_worker.payments.store import claim_due, find_payments, lease
+from session_worker.payments.provider import Misconfigured, Provider, ProviderError, Retryable
+from session_worker.payments.steps import Step, begin
+from session_worker.payments.store import claim_due, count_due_elsewhere, find_payments, lease
 from session_worker.relay import Relay
+from session_worker.session import Session
 from shared.failures import log_failure, reason_of
 from shared.logs import get_logger
 
@@ -64,6 +65,7 @@ class Collector:
 
     async def run(self) -> None:
         """Collect until stopped; returns when no step is in hand."""
+        await self._tell_of_others()
         async with asyncio.TaskGroup() as tasks:
             while not self._stopped:
                 self._due.clear()
@@ -100,8 +102,10 @@ class Collector:
 
     async def _collect(self, session_id: UUID) -> None:
         try:
-            while not self._stopped and await self.collect_once(session_id):
-                pass
+            while not self._stopped:
+                if not await self.collect_once(session_id):
+                    return
+            await self._give_back(session_id)
         except Exception as error:  # the database is away, or a fault of ours: the lease ends, and it is tried again
             log_failure("payment_waits", error, session_id=str(session_id), next="tried again after its lease")
         finally:
@@ -110,52 +114,53 @@ class Collector:
 
     async def collect_once(self, session_id: UUID) -> bool:
         """Take the next step of a payment; return whether there may be another now."""
-        step = await self._begin(session_id)
+        begun_at = self._clock()
+        step = await self._begin(session_id, begun_at)
         if step is None:
             return False
         kind = type(step).__name__
         try:
             answer = await ask(self._provider, step, self._clock())
-        except (Retryable, Misconfigured) as error:
+        except ProviderError as error:
             STEPS.labels(self._provider.name, kind, type(error).__name__).inc()
             await self._postpone(session_id, kind, error)
             return False
         STEPS.labels(self._provider.name, kind, type(answer).__name__).inc()
-        staged = await self._learn(session_id, answer)
+        staged = await self._learn(session_id, answer, begun_at)
         if staged is not None:
             await self._relay.submit(staged)
         log.info("payment_step", session_id=str(session_id), step=kind, answer=type(answer).__name__)
         return True
 
-    async def _begin(self, session_id: UUID) -> Step | None:
+    async def _begin(self, session_id: UUID, now: datetime) -> Step | None:
         """Note the step that will be taken, under its key; end the lease where there is none."""
-        now = self._clock()
         async with self._engine.begin() as tx:
             state, payment = await self._read(tx, session_id, now)
             session = state.sessions[session_id]
-            step = next_step(payment, f"Charging session at {session.charger_id}", now)
-            if step is None:
+            begun = begin(payment, f"Charging session at {session.charger_id}", now)
+            if begun is None:
                 await _save(tx, state, payment.restated(now))
                 await lease(tx, session_id, None)
                 return None
-            await _save(tx, state, begun(payment, step, now))
+            noted, step = begun
+            await _save(tx, state, noted)
             await lease(tx, session_id, now + LEASE)
         return step
 
-    async def _learn(self, session_id: UUID, answer: Answer) -> Staged | None:
+    async def _learn(self, session_id: UUID, answer: Answer, begun_at: datetime) -> Staged | None:
         now = self._clock()
         async with self._engine.begin() as tx:
             state, payment = await self._read(tx, session_id, now)
-            learned = learn(payment, answer, now)
+            learned = learn(payment, answer, begun_at, now)
             _tell(session_id, payment, learned)
-            session = replace(state.sessions[session_id], payment=payment_json(learned.payment))
+            session = _showing(state.sessions[session_id], learned.payment, now)
             session, state.events = events_of(session, learned.notes, now)
             state.changed[session_id] = session
             state.changed_payments[session_id] = learned.payment
             state.unparked += learned.resolutions
             return await write(tx, state)
 
-    async def _postpone(self, session_id: UUID, kind: str, error: Retryable | Misconfigured) -> None:
+    async def _postpone(self, session_id: UUID, kind: str, error: ProviderError) -> None:
         now = self._clock()
         async with self._engine.begin() as tx:
             state, payment = await self._read(tx, session_id, now)
@@ -173,6 +178,27 @@ class Collector:
             retry_in_s=round(delay_s, 1),
         )
 
+    async def _give_back(self, session_id: UUID) -> None:
+        """End the lease between two steps: another worker goes on at once."""
+        async with self._engine.begin() as tx:
+            await lease(tx, session_id, None)
+
+    async def _tell_of_others(self) -> None:
+        """Payments of another provider stay as they are until it is configured again: somebody should know."""
+        try:
+            async with self._engine.connect() as tx:
+                count = await count_due_elsewhere(tx, self._provider.name)
+        except Exception as error:  # said once, at the start; the database may only just come up
+            log.warning("payments_uncounted", reason=reason_of(error))
+            return
+        if count:
+            log.error(
+                "payments_of_another_provider_wait",
+                payments=count,
+                provider=self._provider.name,
+                next="configure that provider again until they are settled",
+            )
+
     async def _read(self, tx: AsyncConnection, session_id: UUID, now: datetime) -> tuple[State, Payment]:
         await store.lock(tx, [store.lock_key(str(session_id))])
         state = State(now=now, policy=self._policy, sessions=await store.find_sessions(tx, [session_id]))
@@ -185,7 +211,13 @@ async def _save(tx: AsyncConnection, state: State, payment: Payment) -> None:
     await write(tx, state)
 
 
-def _delay_s(error: Retryable | Misconfigured, failures: int, chance: float) -> float:
+def _showing(session: Session, payment: Payment, now: datetime) -> Session:
+    """Return the session with its payment; who polls by `updatedAt` sees that it has changed."""
+    shown = payment_json(payment)
+    return session if shown == session.payment else replace(session, payment=shown, updated_at=now)
+
+
+def _delay_s(error: ProviderError, failures: int, chance: float) -> float:
     """Doubling with jitter; the provider's own wish is a floor."""
     most: float = min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** min(failures - 1, 16))
     wished_s = error.retry_after_s if isinstance(error, Retryable) else None

@@ -10,6 +10,7 @@ from session_worker.apply import Policy, Staged, State, apply
 from session_worker.payments.provider import Notice, Provider
 from session_worker.payments.store import find_subject
 from session_worker.session import Received
+from session_worker.store import seen
 from shared.clock import now_utc
 from shared.commands import ProviderEvent
 
@@ -24,12 +25,7 @@ class PaymentCommands:
 
     async def apply(self, batch: Sequence[Received], published: Sequence[UUID]) -> tuple[State, Staged | None]:
         """Decide and commit. Raises what the database raises."""
-        notices = {
-            received.message_id: notice
-            for received in batch
-            if isinstance(received.command, ProviderEvent)
-            and (notice := await self._notice(received.command)) is not None
-        }
+        notices = await self._notices([each for each in batch if isinstance(each.command, ProviderEvent)])
         if notices:
             async with self._engine.connect() as tx:
                 batch = [await _about(tx, received, notices.get(received.message_id)) for received in batch]
@@ -37,10 +33,21 @@ class PaymentCommands:
             self._engine, batch, now=now_utc(), policy=self._policy, published=published, notices=notices
         )
 
-    async def _notice(self, command: ProviderEvent) -> Notice | None:
-        if self._provider is None or command.provider != self._provider.name:
-            return None
-        return await self._provider.parse_webhook(command.event)
+    async def _notices(self, events: Sequence[Received]) -> dict[UUID, Notice]:
+        """Return what these events are about, but for those that were handled before."""
+        notices: dict[UUID, Notice] = {}
+        if self._provider is None or not events:
+            return notices
+        async with self._engine.connect() as tx:
+            handled = await seen(tx, {received.message_id for received in events})
+        for received in events:
+            command = received.command
+            assert isinstance(command, ProviderEvent)
+            if received.message_id not in handled and command.provider == self._provider.name:
+                notice = await self._provider.parse_webhook(command.event)
+                if notice is not None:
+                    notices[received.message_id] = notice
+        return notices
 
 
 async def _about(tx: AsyncConnection, received: Received, notice: Notice | None) -> Received:

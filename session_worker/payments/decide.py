@@ -1,7 +1,7 @@
 """Decides the commands of the queue `session_worker.payments`, pure: from the rules of payments to a `Decided`."""
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from session_worker.decide import Decided, Facts, refuse
 from session_worker.payments.payment import Payment, payment_json
@@ -10,7 +10,7 @@ from session_worker.session import Outcome, Reason, Received, Session
 from shared.commands import PaymentCommand, ProviderEvent, RecreatePaymentLink, RefundPayment
 from shared.resources import Phase
 
-PAYMENT_COMMANDS: Final = {model.TYPE: model for model in (RecreatePaymentLink, RefundPayment, ProviderEvent)}
+PAYMENT_TYPES: Final = frozenset(model.TYPE for model in (RecreatePaymentLink, RefundPayment, ProviderEvent))
 
 
 def decide_payment(session: Session | None, received: Received, facts: Facts) -> Decided:
@@ -27,7 +27,10 @@ def decide_payment(session: Session | None, received: Received, facts: Facts) ->
     ruling = _ruling(facts.payment, command, received, facts)
     if ruling.reason is not None:
         return refuse(session, received, ruling.reason, facts)
-    return Decided(outcome=ruling.outcome, **_changed(session, ruling.payment))
+    if ruling.payment is None:
+        return Decided(outcome=ruling.outcome)
+    owing = replace(session, payment=payment_json(ruling.payment), updated_at=facts.now)
+    return Decided(outcome=ruling.outcome, session=owing, payment=ruling.payment)
 
 
 def _obstacle(session: Session, facts: Facts) -> Reason | None:
@@ -53,9 +56,3 @@ def _look_again(facts: Facts) -> Decided:
     if facts.payment is None or facts.notice is None:
         return Decided(outcome=Outcome.REFUSED, reason=Reason.UNKNOWN_PAYMENT)
     return Decided(outcome=Outcome.APPLIED, payment=look_again(facts.payment, facts.notice, facts.now))
-
-
-def _changed(session: Session, payment: Payment | None) -> dict[str, Any]:
-    if payment is None:
-        return {}
-    return {"payment": payment, "session": replace(session, payment=payment_json(payment))}

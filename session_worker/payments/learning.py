@@ -31,10 +31,11 @@ from shared.events import EventType
 CHECK_EVERY: Final = timedelta(hours=1)
 # A provider ends its links with some delay.
 CHECK_AFTER_EXPIRY: Final = timedelta(minutes=1)
-# What the provider does not take now, such as a clock that differs, it does not take a moment later either.
-ASK_ANEW_AFTER: Final = timedelta(seconds=10)
+# Orders of one link that the provider may refuse without a word; more would change nothing.
+ORDERS_MOST: Final = 5
 AMOUNT_TOO_SMALL: Final = "AMOUNT_TOO_SMALL"
 PAYMENT_FAILED: Final = "PAYMENT_FAILED"
+PROVIDER_DECLINED: Final = "PROVIDER_DECLINED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,10 @@ class LinkRefused:
 
 @dataclass(frozen=True, slots=True)
 class LinkMissing:
-    """The provider does not have this link, although it was asked for."""
+    """The provider does not have this link; `is_refused`: nor does it take the order under this key."""
 
     reference: UUID
+    is_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,13 @@ class RefundFound:
 
 
 @dataclass(frozen=True, slots=True)
+class RefundMissing:
+    """The provider does not know this refund any more."""
+
+    reference: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class RefundRefused:
     """The provider will not make this refund."""
 
@@ -76,7 +85,7 @@ class RefundRefused:
     reason: str
 
 
-Answer = LinkFound | LinkRefused | LinkMissing | RefundFound | RefundRefused
+Answer = LinkFound | LinkRefused | LinkMissing | RefundFound | RefundMissing | RefundRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +106,42 @@ class Learned:
     resolutions: tuple[Resolution, ...] = ()
 
 
-def learn(payment: Payment, answer: Answer, now: datetime) -> Learned:
-    """Return what an answer makes of the payment, restated."""
+def learn(payment: Payment, answer: Answer, begun_at: datetime, now: datetime) -> Learned:
+    """Return what an answer makes of the payment, restated.
+
+    The answer may be as old as the step, begun at `begun_at`: what a webhook pointed at since then is looked at again.
+    """
     match answer:
         case LinkFound(reference, found):
             learned = _learn_link(payment, payment.link(reference), found, now)
         case LinkRefused(reference, reason):
             learned = _link_refused(payment, payment.link(reference), reason)
-        case LinkMissing(reference):
-            learned = _link_missing(payment, payment.link(reference), now)
+        case LinkMissing(reference, is_refused):
+            learned = _link_missing(payment, payment.link(reference), is_refused, now)
         case RefundFound(reference, refund):
             learned = _learn_refund(payment, payment.refund(reference), refund, now)
+        case RefundMissing(reference):
+            learned = _refund_missing(payment, payment.refund(reference), now)
         case RefundRefused(reference, reason):
             learned = _refund_failed(payment, payment.refund(reference), reason, now)
         case _:
             assert_never(answer)
-    return replace(learned, payment=replace(learned.payment, failure_count=0).restated(now))
+    known = _with_later_notices(payment, learned.payment, begun_at, now)
+    return replace(learned, payment=replace(known, failure_count=0).restated(now))
+
+
+def _with_later_notices(before: Payment, after: Payment, begun_at: datetime, now: datetime) -> Payment:
+    for link in before.links:
+        if _was_pointed_at(link, begun_at, now) and not after.link(link.id).is_paid:
+            after = after.with_link(replace(after.link(link.id), check_at=link.check_at))
+    for refund in before.refunds:
+        if refund.status is not RefundStatus.REQUESTED and _was_pointed_at(refund, begun_at, now):
+            after = after.with_refund(replace(after.refund(refund.id), check_at=refund.check_at))
+    return after
+
+
+def _was_pointed_at(subject: PaymentLink | Refund, begun_at: datetime, now: datetime) -> bool:
+    return subject.check_at is not None and begun_at <= subject.check_at <= now
 
 
 def _learn_link(payment: Payment, link: PaymentLink, found: provider.Link, now: datetime) -> Learned:
@@ -120,8 +149,9 @@ def _learn_link(payment: Payment, link: PaymentLink, found: provider.Link, now: 
         return Learned(payment.with_link(replace(link, check_at=None)))
     known = replace(
         link,
-        provider_link_id=found.link_id,
-        url=found.url or link.url,
+        # Never another object than the one that the driver was told of.
+        provider_link_id=link.provider_link_id or found.link_id,
+        url=link.url or found.url,
         payment_id=found.payment_id or link.payment_id,
         expires_at=found.expires_at,
         check_at=None,
@@ -136,15 +166,16 @@ def _learn_link(payment: Payment, link: PaymentLink, found: provider.Link, now: 
         case LinkState.FAILED:
             return _failed(payment, known)
         case LinkState.EXPIRED:
-            return _expired(payment, known)
+            return _expired(payment, known, now)
     assert_never(found.state)
 
 
 def _open(payment: Payment, link: PaymentLink, now: datetime) -> Learned:
     if link.status not in (LinkStatus.CREATING, LinkStatus.ACTIVE):
-        return Learned(payment.with_link(link))
+        # An old answer; a payment that is being processed is looked at again all the same.
+        return Learned(payment.with_link(replace(link, check_at=now + CHECK_EVERY if link.is_processing else None)))
     after_expiry = max(link.expires_at, now) + CHECK_AFTER_EXPIRY
-    active = replace(link, status=LinkStatus.ACTIVE, check_at=min(now + CHECK_EVERY, after_expiry), command_id=None)
+    active = replace(link, status=LinkStatus.ACTIVE, check_at=min(now + CHECK_EVERY, after_expiry), command_ids=())
     if link.status is LinkStatus.ACTIVE or link.is_closing:
         return Learned(payment.with_link(active), resolutions=_applied(link))
     note = Note(EventType.PAYMENT_LINK_CREATED, uuid5(link.id, "created"))
@@ -153,7 +184,9 @@ def _open(payment: Payment, link: PaymentLink, now: datetime) -> Learned:
 
 def _processing(payment: Payment, link: PaymentLink, now: datetime) -> Learned:
     """The driver has paid by a slow method: nobody can pay on this link any more, and another waits unless forced."""
-    completed = replace(link, status=LinkStatus.COMPLETED, check_at=now + CHECK_EVERY, command_id=None)
+    if link.status is LinkStatus.FAILED:
+        return Learned(payment.with_link(link))
+    completed = replace(link, status=LinkStatus.COMPLETED, is_closing=False, check_at=now + CHECK_EVERY, command_ids=())
     learned = Learned(payment.with_link(completed), resolutions=_applied(link))
     waiting = learned.payment.creating
     if waiting is None or waiting.is_forced:
@@ -172,7 +205,7 @@ def _paid(payment: Payment, link: PaymentLink, found: provider.Link, now: dateti
         paid_at=now,
         is_accepted=is_accepted,
         is_closing=False,
-        command_id=None,
+        command_ids=(),
     )
     learned = Learned(payment.with_link(paid), resolutions=_applied(link))
     if not is_accepted:
@@ -191,7 +224,7 @@ def _close_others(learned: Learned) -> Learned:
     if creating.asked_at is None:
         return _drop(learned, creating, Reason.ALREADY_PAID)
     # The provider may have it: it is made, or found, only to be ended.
-    closing = replace(creating, is_closing=True, command_id=None)
+    closing = replace(creating, is_closing=True, command_ids=())
     return _turned_down(replace(learned, payment=learned.payment.with_link(closing)), creating, Reason.ALREADY_PAID)
 
 
@@ -199,17 +232,21 @@ def _drop(learned: Learned, link: PaymentLink, reason: Reason) -> Learned:
     """Forget a link that was not asked for yet, and tell who waits for it."""
     if link.asked_at is not None:
         return learned
-    dropped = replace(link, status=LinkStatus.SUPERSEDED, reason=str(reason), command_id=None)
+    dropped = replace(link, status=LinkStatus.SUPERSEDED, reason=str(reason), check_at=None, command_ids=())
     return _turned_down(replace(learned, payment=learned.payment.with_link(dropped)), link, reason)
 
 
 def _turned_down(learned: Learned, link: PaymentLink, reason: Reason) -> Learned:
     """Say no to who waits for a new link, in an event as every refusal."""
-    if link.command_id is None:
-        return learned
-    extra = {"command": RecreatePaymentLink.TYPE, "messageId": str(link.command_id), "reason": str(reason)}
-    note = Note(EventType.COMMAND_REJECTED, link.command_id, extra)
-    return replace(learned, notes=(*learned.notes, note), resolutions=(*learned.resolutions, *_refused(link, reason)))
+    notes = tuple(
+        Note(
+            EventType.COMMAND_REJECTED,
+            command_id,
+            {"command": RecreatePaymentLink.TYPE, "messageId": str(command_id), "reason": str(reason)},
+        )
+        for command_id in link.command_ids
+    )
+    return replace(learned, notes=learned.notes + notes, resolutions=(*learned.resolutions, *_refused(link, reason)))
 
 
 def _failed(payment: Payment, link: PaymentLink) -> Learned:
@@ -218,11 +255,14 @@ def _failed(payment: Payment, link: PaymentLink) -> Learned:
     return _link_failed(payment, link, PAYMENT_FAILED)
 
 
-def _expired(payment: Payment, link: PaymentLink) -> Learned:
+def _expired(payment: Payment, link: PaymentLink, now: datetime) -> Learned:
+    if link.status is LinkStatus.CREATING and not link.is_closing:
+        # It ran out before anybody heard of it.
+        return Learned(payment.with_link(asked_anew(link, now)))
     if link.status not in (LinkStatus.CREATING, LinkStatus.ACTIVE, LinkStatus.COMPLETED):
         return Learned(payment.with_link(link))
     status = LinkStatus.SUPERSEDED if link.is_closing else LinkStatus.EXPIRED
-    ended = replace(link, status=status, is_closing=False, command_id=None)
+    ended = replace(link, status=status, is_closing=False, command_ids=())
     return _turned_down(Learned(payment.with_link(ended)), link, Reason.LINK_FAILED)
 
 
@@ -230,26 +270,30 @@ def _link_refused(payment: Payment, link: PaymentLink, reason: str) -> Learned:
     if link.status is not LinkStatus.CREATING:
         return Learned(payment)
     if reason == AMOUNT_TOO_SMALL:
-        waived = replace(link, status=LinkStatus.SUPERSEDED, reason=reason, check_at=None, command_id=None)
+        waived = replace(link, status=LinkStatus.SUPERSEDED, reason=reason, check_at=None, command_ids=())
         payment = replace(payment, status=PaymentStatus.WAIVED).with_link(waived)
         return _turned_down(Learned(payment), link, Reason.NOTHING_TO_PAY)
     return _link_failed(payment, link, reason)
 
 
 def _link_failed(payment: Payment, link: PaymentLink, reason: str) -> Learned:
-    failed = replace(link, status=LinkStatus.FAILED, reason=reason, is_closing=False, check_at=None, command_id=None)
-    resolutions = _refused(link, Reason.LINK_FAILED)
-    if payment.accepted is not None or link.is_closing:
-        return Learned(payment.with_link(failed), resolutions=resolutions)
-    note = Note(EventType.PAYMENT_FAILED, uuid5(link.id, "failed"), {"failureReason": reason})
-    return Learned(payment.with_link(failed), (note,), resolutions)
+    failed = replace(link, status=LinkStatus.FAILED, reason=reason, is_closing=False, check_at=None, command_ids=())
+    learned = Learned(payment.with_link(failed))
+    if payment.accepted is None and not link.is_closing:
+        note = Note(EventType.PAYMENT_FAILED, uuid5(link.id, "failed"), {"failureReason": reason})
+        learned = replace(learned, notes=(note,))
+    return _turned_down(learned, link, Reason.LINK_FAILED)
 
 
-def _link_missing(payment: Payment, link: PaymentLink, now: datetime) -> Learned:
+def _link_missing(payment: Payment, link: PaymentLink, is_refused: bool, now: datetime) -> Learned:
     if link.status is LinkStatus.CREATING and not link.is_closing:
-        return Learned(payment.with_link(replace(asked_anew(link, now), check_at=now + ASK_ANEW_AFTER)))
+        if is_refused and link.order >= ORDERS_MOST:
+            return _link_failed(payment, link, PROVIDER_DECLINED)
+        return Learned(payment.with_link(asked_anew(link, now)))
+    if link.is_paid:
+        return Learned(payment.with_link(replace(link, check_at=None)))
     # It was there once: nobody can pay on what the provider does not know any more.
-    return _expired(payment, replace(link, check_at=None))
+    return _expired(payment, replace(link, check_at=None), now)
 
 
 def _learn_refund(payment: Payment, refund: Refund, found: provider.Refund, now: datetime) -> Learned:
@@ -259,19 +303,25 @@ def _learn_refund(payment: Payment, refund: Refund, found: provider.Refund, now:
     match found.state:
         case RefundState.PENDING:
             status = RefundStatus.PENDING if refund.status is RefundStatus.REQUESTED else refund.status
-            pending = replace(known, status=status, check_at=now + CHECK_EVERY, command_id=None)
+            pending = replace(known, status=status, check_at=now + CHECK_EVERY)
             return Learned(payment.with_refund(pending), resolutions=_applied(refund))
         case RefundState.SUCCEEDED:
             return _refunded(payment, known)
         case RefundState.FAILED:
-            return _refund_failed(payment, known, found.reason or "PROVIDER_DECLINED", now)
+            return _refund_failed(payment, known, found.reason or PROVIDER_DECLINED, now)
     assert_never(found.state)
+
+
+def _refund_missing(payment: Payment, refund: Refund, now: datetime) -> Learned:
+    """What the provider once had it has again, or an operator must look: a pending refund is asked after every hour."""
+    check_at = now + CHECK_EVERY if refund.status is RefundStatus.PENDING else None
+    return Learned(payment.with_refund(replace(refund, check_at=check_at)))
 
 
 def _refunded(payment: Payment, refund: Refund) -> Learned:
     if refund.status is RefundStatus.SUCCEEDED:
         return Learned(payment.with_refund(refund))
-    done = replace(refund, status=RefundStatus.SUCCEEDED, command_id=None)
+    done = replace(refund, status=RefundStatus.SUCCEEDED)
     changed = payment.with_refund(done)
     note = Note(EventType.PAYMENT_REFUNDED, uuid5(refund.id, "refunded"), {"refund": refund_json(changed, done)})
     return Learned(changed, (note,), _applied(refund))
@@ -280,7 +330,7 @@ def _refunded(payment: Payment, refund: Refund) -> Learned:
 def _refund_failed(payment: Payment, refund: Refund, reason: str, now: datetime) -> Learned:
     if refund.status is RefundStatus.FAILED:
         return Learned(payment)
-    failed = replace(refund, status=RefundStatus.FAILED, failure_reason=reason[:64], check_at=None, command_id=None)
+    failed = replace(refund, status=RefundStatus.FAILED, failure_reason=reason[:64], check_at=None)
     changed = payment.with_refund(failed)
     note = Note(EventType.PAYMENT_REFUND_FAILED, uuid5(refund.id, "failed"), {"refund": refund_json(changed, failed)})
     if refund.is_automatic:
@@ -289,9 +339,16 @@ def _refund_failed(payment: Payment, refund: Refund, reason: str, now: datetime)
     return Learned(changed, (note,), _refused(refund, Reason.REFUND_FAILED))
 
 
+def _waiting(subject: PaymentLink | Refund) -> tuple[UUID, ...]:
+    if isinstance(subject, PaymentLink):
+        return subject.command_ids
+    is_waiting = subject.command_id is not None and subject.status is RefundStatus.REQUESTED
+    return (subject.command_id,) if is_waiting and subject.command_id is not None else ()
+
+
 def _applied(subject: PaymentLink | Refund) -> tuple[Resolution, ...]:
-    return () if subject.command_id is None else (Resolution(subject.command_id, Outcome.APPLIED),)
+    return tuple(Resolution(command_id, Outcome.APPLIED) for command_id in _waiting(subject))
 
 
 def _refused(subject: PaymentLink | Refund, reason: Reason) -> tuple[Resolution, ...]:
-    return () if subject.command_id is None else (Resolution(subject.command_id, Outcome.REFUSED, reason),)
+    return tuple(Resolution(command_id, Outcome.REFUSED, reason) for command_id in _waiting(subject))

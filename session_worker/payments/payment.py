@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
 from session_worker.payments.money import Money, money
@@ -53,8 +53,8 @@ class RefundStatus(StrEnum):
 class PaymentLink:
     """One row of `payment_links`: one object at the provider.
 
-    `asked_at` is when it was first asked for: from then on the provider may have it, whatever we heard. `is_closing`
-    says that it must be ended there. `check_at` is when to look at it again. `command_id` is who waits for it.
+    `asked_at` is when it was first asked for under its key: from then on the provider may have it, whatever we heard.
+    `is_closing` says that it must be ended there. `check_at` is when to look at it again. `command_ids` wait for it.
     """
 
     id: UUID
@@ -74,9 +74,14 @@ class PaymentLink:
     paid_at: datetime | None = None
     asked_at: datetime | None = None
     check_at: datetime | None = None
-    command_id: UUID | None = None
+    command_ids: tuple[UUID, ...] = ()
     reason: str | None = None
     created_at: datetime
+
+    @property
+    def order(self) -> int:
+        """Which order of this link its key stands for, from 1."""
+        return int(self.key.rpartition("-")[2])
 
     @property
     def is_processing(self) -> bool:
@@ -85,6 +90,11 @@ class PaymentLink:
     @property
     def is_paid(self) -> bool:
         return self.paid_at is not None
+
+
+def link_key(link_id: UUID, order: int = 1) -> str:
+    """Return the idempotency key of a link's first, second, … order."""
+    return f"voltline-link-{link_id}-{order}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +114,9 @@ class Refund:
     reason: str | None = None
     failure_reason: str | None = None
     created_at: datetime
+
+
+Item = TypeVar("Item", PaymentLink, Refund)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,9 +188,9 @@ class Payment:
         )
 
 
-def _put(items: tuple[Any, ...], item: Any) -> tuple[Any, ...]:
+def _put(items: tuple[Item, ...], item: Item) -> tuple[Item, ...]:
     if all(each.id != item.id for each in items):
-        return (*items, item)
+        return items + (item,)  # noqa: RUF005 - mypy cannot unpack it
     return tuple(item if each.id == item.id else each for each in items)
 
 
@@ -258,6 +271,7 @@ def refund_json(payment: Payment, refund: Refund) -> dict[str, Any]:
     """Return what an event says of a refund."""
     return {
         "refundId": str(refund.id),
+        "messageId": None if refund.command_id is None else str(refund.command_id),
         "amount": _money_text(refund.amount),
         "currency": payment.currency,
         "status": str(refund.status),

@@ -180,7 +180,10 @@ class Provider(Protocol):
         """Read a refund. Raises NotFound."""
 
     async def parse_webhook(self, event: Mapping[str, Any]) -> Notice | None:
-        """Return what a verified event is about; None for one that is about nothing of ours."""
+        """Return what a verified event is about; None for one that is about nothing of ours.
+
+        The sandbox, whose events are the buttons of its page, takes note of what was pressed.
+        """
 
     async def close(self) -> None:
         """Close the connections; nothing is called after it."""

@@ -6,9 +6,8 @@ from session_worker.payments.provider import Provider
 from session_worker.payments.rules import Terms
 from session_worker.payments.sandbox import SandboxProvider
 from session_worker.settings import SessionWorkerSettings
+from shared.payments import RETURN_PATH
 from shared.settings import PaymentProvider
-
-RETURN_PATH = "/payment/return"
 
 
 def provider_of(config: SessionWorkerSettings, engine: AsyncEngine) -> Provider | None:

@@ -11,7 +11,7 @@ from typing import Final
 from uuid import UUID, uuid5
 
 from session_worker.payments.money import money
-from session_worker.payments.payment import Payment, PaymentLink, PaymentStatus, Refund
+from session_worker.payments.payment import Payment, PaymentLink, PaymentStatus, Refund, link_key
 from session_worker.payments.provider import Notice
 from session_worker.session import Outcome, Reason
 from shared.commands import LONGEST_LINK_MINUTES, RecreatePaymentLink, RefundPayment
@@ -22,6 +22,9 @@ LIFETIME_MINUTES: Final = LONGEST_LINK_MINUTES
 AUTOMATIC_REFUND_AGAIN_AFTER: Final = timedelta(days=1)
 AUTOMATIC_REFUND_TRIES: Final = 10
 SURPLUS: Final = "SURPLUS"
+# A payment is read and written whole; nobody needs more links or refunds of one session.
+MOST_LINKS: Final = 50
+MOST_REFUNDS: Final = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +78,7 @@ def _new_link(payment: Payment, lifetime_minutes: int, now: datetime) -> Payment
         id=link_id,
         number=number,
         amount=payment.amount,
-        key=f"voltline-link-{link_id}",
+        key=link_key(link_id),
         expires_at=now + timedelta(minutes=lifetime_minutes),
         lifetime_minutes=lifetime_minutes,
         created_at=now,
@@ -93,8 +96,10 @@ def recreate(payment: Payment | None, command: RecreatePaymentLink, cause: UUID,
     creating = payment.creating
     if creating is not None:
         return _join(payment, creating, command, cause, now)
+    if len(payment.links) >= MOST_LINKS:
+        return _refused(Reason.TOO_MANY)
     link = _new_link(payment, command.expires_in_minutes or LIFETIME_MINUTES, now)
-    wanted = payment.with_link(replace(link, command_id=cause, is_forced=command.force))
+    wanted = payment.with_link(replace(link, command_ids=(cause,), is_forced=command.force))
     if payment.active is not None:
         wanted = wanted.with_link(replace(payment.active, is_closing=True))
     return Ruling(Outcome.PARKED, replace(wanted, failure_count=0).restated(now))
@@ -102,9 +107,16 @@ def recreate(payment: Payment | None, command: RecreatePaymentLink, cause: UUID,
 
 def _join(payment: Payment, creating: PaymentLink, command: RecreatePaymentLink, cause: UUID, now: datetime) -> Ruling:
     """A link is being made already; another would only replace what nobody has seen yet."""
-    if creating.command_id is not None:
-        return Ruling(Outcome.APPLIED)
-    joined = replace(creating, command_id=cause, check_at=None, is_forced=creating.is_forced or command.force)
+    if len(creating.command_ids) >= MOST_LINKS:
+        return _refused(Reason.TOO_MANY)
+    joined = replace(
+        creating,
+        command_ids=(*creating.command_ids, cause),
+        check_at=None,
+        is_forced=creating.is_forced or command.force,
+    )
+    if creating.asked_at is None and command.expires_in_minutes is not None:
+        joined = replace(joined, lifetime_minutes=command.expires_in_minutes)
     return Ruling(Outcome.PARKED, replace(payment.with_link(joined), failure_count=0).restated(now))
 
 
@@ -117,6 +129,8 @@ def refund(payment: Payment | None, command: RefundPayment, cause: UUID, now: da
     wanted = left if command.amount is None else command.amount
     if left == 0:
         return _refused(Reason.ALREADY_REFUNDED)
+    if len(payment.refunds) >= MOST_REFUNDS:
+        return _refused(Reason.TOO_MANY)
     if wanted > left:
         return _refused(Reason.AMOUNT_TOO_LARGE)
     if money(wanted, payment.currency) is None:
@@ -165,7 +179,7 @@ def look_again(payment: Payment, notice: Notice, now: datetime) -> Payment:
         if link.id == notice.reference or _names(notice, link):
             payment = payment.with_link(replace(link, check_at=now))
     for refund_ in payment.refunds:
-        if refund_.id == notice.reference or (notice.refund_id and refund_.provider_refund_id == notice.refund_id):
+        if refund_.provider_refund_id is not None and _names_refund(notice, refund_):
             payment = payment.with_refund(replace(refund_, check_at=now))
     return replace(payment, failure_count=0).restated(now)
 
@@ -174,6 +188,10 @@ def _names(notice: Notice, link: PaymentLink) -> bool:
     return (notice.link_id is not None and notice.link_id == link.provider_link_id) or (
         notice.payment_id is not None and notice.payment_id == link.payment_id
     )
+
+
+def _names_refund(notice: Notice, refund_: Refund) -> bool:
+    return refund_.id == notice.reference or refund_.provider_refund_id == notice.refund_id
 
 
 def _refused(reason: Reason) -> Ruling:

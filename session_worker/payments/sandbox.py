@@ -30,6 +30,7 @@ from session_worker.payments.provider import (
     RefundState,
 )
 from shared.clock import now_utc
+from shared.payments import LINK_DECLINED, LINK_PAID, PAY_PATH
 
 # The column's width.
 DESCRIPTION_MOST_CHARS: Final = 512
@@ -41,7 +42,7 @@ _STATES: Final = {
     "declined": LinkState.FAILED,
     "expired": LinkState.EXPIRED,
 }
-_MOVES: Final = {"link.paid": "paid", "link.declined": "declined"}
+_MOVES: Final = {LINK_PAID: "paid", LINK_DECLINED: "declined"}
 
 _INSERT_LINK = text("""
     INSERT INTO sandbox_links
@@ -167,7 +168,7 @@ class SandboxProvider:
         state = LinkState.EXPIRED if is_over else _STATES[row["status"]]
         return Link(
             link_id=row["id"],
-            url=f"{self._pay_url_base}/sandbox/pay/{row['id']}",
+            url=f"{self._pay_url_base}{PAY_PATH}/{row['id']}",
             state=state,
             expires_at=row["expiresAt"],
             payment_id=f"{_PAYMENT}{row['id']}" if state is LinkState.PAID else None,

@@ -1,20 +1,21 @@
 """What is to be done next at the provider for one payment, pure.
 
-Each step is one object at the provider. Before a first call `begun` notes that it will be made, under a key that is
-stored with it; a step whose call was begun before looks first at what became of that.
+Each step is one object at the provider. `begin` notes that a first call will be made, under a key that is stored with
+it; a step whose call was begun before looks first at what became of that.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final, assert_never
+from typing import Final
 
-from session_worker.payments.payment import LinkStatus, Payment, PaymentLink, Refund, RefundStatus
+from session_worker.payments.payment import LinkStatus, Payment, PaymentLink, Refund, RefundStatus, link_key
 from session_worker.payments.provider import LinkOrder, LinkRef, RefundOrder, RefundRef
 
 # Providers count a link's shortest life by their own clock, from the moment that they make it.
-_SHORTEST: Final = timedelta(minutes=30)
 _GRACE: Final = timedelta(minutes=2)
+# What the provider does not take now, such as a clock that differs, it does not take a moment later either.
+ASK_ANEW_AFTER: Final = timedelta(seconds=10)
 _CLOCK_SKEW: Final = timedelta(seconds=10)
 
 
@@ -60,9 +61,22 @@ class CheckRefund:
 Step = CreateLink | ExpireLink | CheckLink | SendRefund | CheckRefund
 
 
-def next_step(payment: Payment, description: str, now: datetime) -> Step | None:
-    """Return what is due: first what keeps a driver from paying twice, then links, then refunds."""
-    return next(_steps(payment, description, now), None)
+def begin(payment: Payment, description: str, now: datetime) -> tuple[Payment, Step] | None:
+    """Return what is due, and the payment as it must be stored before the step's call is made.
+
+    First comes what keeps a driver from paying twice, then links, then refunds. A repeated step has the same order.
+    """
+    step = next(_steps(payment, description, now), None)
+    match step:
+        case None:
+            return None
+        case CreateLink(was_asked=False, ref=ref):
+            link = _asked(payment.link(ref.reference), now)
+            return payment.with_link(link), replace(step, order=_order(payment, link, description))
+        case SendRefund(was_asked=False, ref=refund_ref):
+            return payment.with_refund(replace(payment.refund(refund_ref.reference), asked_at=now)), step
+        case _:
+            return payment, step
 
 
 def _steps(payment: Payment, description: str, now: datetime) -> Iterator[Step]:
@@ -116,28 +130,23 @@ def _refund_step(payment: Payment, refund: Refund) -> Step:
     return SendRefund(order, ref, refund.asked_at is not None)
 
 
-def begun(payment: Payment, step: Step, now: datetime) -> Payment:
-    """Return the payment as it must be stored before the step's call is made."""
-    match step:
-        case CreateLink(was_asked=False, order=order):
-            return payment.with_link(_asked(payment.link(order.reference), now))
-        case SendRefund(was_asked=False, order=order):
-            return payment.with_refund(replace(payment.refund(order.reference), asked_at=now))
-        case CreateLink() | SendRefund() | ExpireLink() | CheckLink() | CheckRefund():
-            return payment
-    assert_never(step)
-
-
 def _asked(link: PaymentLink, now: datetime) -> PaymentLink:
     """The link's life begins when it is asked for; it may have waited for the provider for long."""
     return replace(link, asked_at=now, expires_at=now + timedelta(minutes=link.lifetime_minutes) + _GRACE)
 
 
-def ends_too_soon(order: LinkOrder, now: datetime) -> bool:
-    """Whether no provider would take this order any more."""
-    return order.expires_at - now < _SHORTEST + _CLOCK_SKEW
+def ends_too_soon(order: LinkOrder, shortest: timedelta, now: datetime) -> bool:
+    """Whether a provider whose links live so long at least would not take this order any more."""
+    return order.expires_at - now < shortest + _CLOCK_SKEW
 
 
 def asked_anew(link: PaymentLink, now: datetime) -> PaymentLink:
     """Return a link, which the provider does not have after all, to be asked for under another key."""
-    return replace(link, key=f"voltline-link-{link.id}-{int(now.timestamp())}", asked_at=None)
+    return replace(
+        link,
+        key=link_key(link.id, link.order + 1),
+        asked_at=None,
+        provider_link_id=None,
+        url=None,
+        check_at=now + ASK_ANEW_AFTER,
+    )

@@ -29,6 +29,8 @@ _CLAIM = text("""
             AND ("leasedUntil" IS NULL OR "leasedUntil" <= :now)
         ORDER BY "dueAt" LIMIT :most FOR UPDATE SKIP LOCKED)
     RETURNING "sessionId" """)
+_DUE_ELSEWHERE = text("""
+    SELECT count(*) FROM payments WHERE provider <> :provider AND "dueAt" IS NOT NULL""")
 _LEASE = text('UPDATE payments SET "leasedUntil" = :until WHERE "sessionId" = :id')
 
 
@@ -91,6 +93,11 @@ async def claim_due(tx: AsyncConnection, *, provider: str, now: datetime, until:
     return list((await tx.execute(_CLAIM, parameters)).scalars())
 
 
+async def count_due_elsewhere(tx: AsyncConnection, provider: str) -> int:
+    """Return how many payments wait for a step at another provider than this."""
+    return int(await tx.scalar(_DUE_ELSEWHERE, {"provider": provider}) or 0)
+
+
 async def lease(tx: AsyncConnection, session_id: UUID, until: datetime | None) -> None:
     """Prolong the lease of a payment, or end it."""
     await tx.execute(_LEASE, {"id": session_id, "until": until})
@@ -135,7 +142,7 @@ _LINK_COLUMN_OF: Final = {
     "lifetime_minutes": "lifetimeMinutes", "url": "url", "provider_link_id": "providerLinkId",
     "payment_id": "providerPaymentId", "is_accepted": "isAccepted", "is_closing": "isClosing", "is_forced": "isForced",
     "paid_amount": "paidAmount", "paid_at": "paidAt", "asked_at": "askedAt", "check_at": "checkAt",
-    "command_id": "commandId", "reason": "reason", "created_at": "createdAt",
+    "reason": "reason", "created_at": "createdAt",
 }  # fmt: skip
 _REFUND_COLUMN_OF: Final = {
     "id": "id", "link_id": "linkId", "amount": "amount", "key": "idempotencyKey", "is_automatic": "isAutomatic",
@@ -146,12 +153,14 @@ _REFUND_COLUMN_OF: Final = {
 
 def _link_of(row: Mapping[Any, Any]) -> PaymentLink:
     values = {name: row[column] for name, column in _LINK_COLUMN_OF.items()}
-    return PaymentLink(status=LinkStatus(row["status"]), **values)
+    waiting = tuple(UUID(command_id) for command_id in row["commandIds"])
+    return PaymentLink(status=LinkStatus(row["status"]), command_ids=waiting, **values)
 
 
 def _link_row(payment: Payment, link: PaymentLink) -> dict[str, Any]:
     values = {column: getattr(link, name) for name, column in _LINK_COLUMN_OF.items()}
-    return values | {"sessionId": payment.session_id, "status": str(link.status)}
+    waiting = [str(command_id) for command_id in link.command_ids]
+    return values | {"sessionId": payment.session_id, "status": str(link.status), "commandIds": waiting}
 
 
 def _refund_of(row: Mapping[Any, Any]) -> Refund:

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from http import HTTPStatus
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 
 # Stripe answers within two seconds; and a payment's lease, which others wait for, must outlast a call.
 DEADLINE_S: Final = 10.0
+# Stripe's limit for the name of a product.
+NAME_MOST_CHARS: Final = 250
 # The most that Stripe puts on a page.
 PAGE_SIZE: Final = 100
 # A thousand objects made since ours was asked for: as many pages as the deadline has time for.
@@ -125,7 +128,7 @@ class StripeProvider:
         await self._transport.close_async()  # type: ignore[no-untyped-call]
 
     async def create_link(self, order: LinkOrder) -> Link:
-        async with self._answered(_is_bad_expiry):
+        async with self._answered(_is_bad_expiry), _fresh():
             made = await self._v1.checkout.sessions.create_async(
                 self._session_params(order), {"idempotency_key": order.key}
             )
@@ -151,7 +154,7 @@ class StripeProvider:
             return await self._link(await self._link_id(ref))
 
     async def refund(self, order: RefundOrder) -> Refund:
-        async with self._answered(_is_over_refund):
+        async with self._answered(_is_over_refund), _fresh():
             made = await self._v1.refunds.create_async(
                 {
                     "payment_intent": order.payment_id,
@@ -193,7 +196,7 @@ class StripeProvider:
                     "price_data": {
                         "currency": order.money.currency.lower(),
                         "unit_amount": stripe_amount(order.money),
-                        "product_data": {"name": order.description},
+                        "product_data": {"name": order.description[:NAME_MOST_CHARS]},
                     },
                 }
             ],
@@ -220,6 +223,17 @@ class StripeProvider:
             raise Retryable(f"an answer that cannot be read: {type(error).__name__}") from error
 
 
+@asynccontextmanager
+async def _fresh() -> AsyncIterator[None]:
+    """Raise InvalidState where the key stands for a failure, which Stripe then repeats for a day."""
+    try:
+        yield
+    except stripe.APIError as error:
+        if (error.headers or {}).get("Idempotent-Replayed") == "true":
+            raise InvalidState(_detail(error)) from error
+        raise
+
+
 async def _find(list_async: Callable[[Any], Awaitable[object]], among: Mapping[str, Any], reference: UUID) -> str:
     """Return the id of the newest object that bears our reference. Raises NotFound once all were seen."""
     params = {**among, "limit": PAGE_SIZE}
@@ -231,7 +245,8 @@ async def _find(list_async: Callable[[Any], Awaitable[object]], among: Mapping[s
         if not page.has_more:
             raise NotFound(f"nothing bears the reference {reference}")
         params["starting_after"] = page.data[-1].id
-    raise Retryable(f"more than {MOST_PAGES} pages to look through for {reference}")
+    # Perhaps it is further down; the caller then repeats its order under the same key, which makes nothing twice.
+    raise NotFound(f"nothing on {MOST_PAGES} pages bears the reference {reference}")
 
 
 def _read(model: type[_Read], answer: object) -> _Read:
@@ -260,7 +275,8 @@ def _refused(error: _Refusal) -> ProviderError:
     code, detail = error.code, _detail(error)
     if code == "resource_missing":
         return NotFound(detail)
-    if code in _MISCONFIGURED:
+    # A path that is not there is no answer of Stripe's API at all.
+    if code in _MISCONFIGURED or (code is None and error.http_status == HTTPStatus.NOT_FOUND):
         return Misconfigured(detail)
     if code in _MOVED_ON:
         return InvalidState(detail)

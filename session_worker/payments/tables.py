@@ -1,6 +1,7 @@
 """The tables of payments; the session worker alone writes them. A lease is no part of a payment: `store.lease`."""
 
 from sqlalchemy import Boolean, Column, DateTime, Integer, MetaData, Numeric, String, Table, Uuid
+from sqlalchemy.dialects.postgresql import JSONB
 
 metadata = MetaData()
 _TIME = DateTime(timezone=True)
@@ -42,7 +43,7 @@ payment_links = Table(
     Column("paidAt", _TIME),
     Column("askedAt", _TIME),
     Column("checkAt", _TIME),
-    Column("commandId", Uuid),
+    Column("commandIds", JSONB),
     Column("reason", String(64)),
     Column("createdAt", _TIME),
 )

@@ -1,5 +1,6 @@
 """Payments with Stripe, as far as a stub keeps its rules: signed webhooks over HTTP, lost answers, kills, outages."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,7 +11,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from ops.local_stack.processes import Process, Processes
+from ops.local_stack.processes import Process, Processes, says_ready
+from tests.proxy import Proxy
 from tests.servers import House
 from tests.stripe_stub import API_KEY, WEBHOOK_SECRET, StripeStub
 from tests.wire import Wire, eventually, open_wire
@@ -109,12 +111,12 @@ class Shop:
         )
         return events[count - 1]
 
-    async def deliver(self, *events: dict[str, Any], expected: int = 200) -> None:
+    async def deliver(self, *events: dict[str, Any], expected: int = 200, gateway: Process | None = None) -> None:
         """Send webhooks as Stripe does."""
         async with httpx.AsyncClient(trust_env=False) as client:
             for event in events:
                 body, signature = self.stripe.signed(event)
-                url = f"{self.gateway.url}/api/v1/payment/webhooks/stripe"
+                url = f"{(gateway or self.gateway).url}/api/v1/payment/webhooks/stripe"
                 headers = {"stripe-signature": signature, "content-type": "application/json"}
                 answer = await client.post(url, content=body, headers=headers)
                 assert answer.status_code == expected, answer.text
@@ -152,11 +154,12 @@ async def test_stop_pay_and_refund_with_events_that_come_twice_and_in_the_wrong_
     failed = await shop.told(session_id, "payment.refund_failed")
     assert (failed["payment"]["status"], failed["payment"]["refundedAmount"]) == ("PAID", "0.00")
     assert failed["refund"]["failureReason"] == "LOST_OR_STOLEN_CARD"
-    # An expiry that comes after all that changes nothing.
+    # An expiry that comes after all that changes nothing: the next event is the refund's, with the next number.
     await shop.deliver({**events[0], "id": "evt_late", "type": "checkout.session.expired"})
     await shop.wire.publish("payment.refund.v1", {"sessionId": session_id, "amount": "2.34"})
     event = await shop.told(session_id, "payment.refunded", count=2)
     assert event["payment"]["status"] == "PARTIALLY_REFUNDED"
+    assert event["sequence"] == failed["sequence"] + 1
 
 
 async def test_a_session_completes_while_the_provider_is_down_and_its_link_follows(shop: Shop) -> None:
@@ -217,7 +220,7 @@ async def test_a_replaced_link_that_was_paid_at_the_last_moment_settles_the_debt
     assert len(shop.checkouts(session_id)) == 1
 
 
-async def test_a_payment_on_a_superseded_link_is_taken_and_a_second_one_goes_back(shop: Shop) -> None:
+async def test_a_payment_on_a_replaced_link_is_taken_and_a_second_one_goes_back(shop: Shop) -> None:
     """A slow payment on the first link, a forced second link that is paid as well: one is kept, one is refunded."""
     session_id, first = await shop.with_link()
     shop.stripe.pay(first, delayed=True)
@@ -241,6 +244,61 @@ async def _has_status(shop: Shop, session_id: str, status: str) -> bool:
     return bool((await shop.payment(session_id))["status"] == status)
 
 
+async def test_a_webhook_that_finds_the_broker_down_is_not_taken_and_comes_again(shop: Shop, house: House) -> None:
+    """503 and nothing acknowledged; the same event again, and the payment is taken, once."""
+    session_id, checkout = await shop.with_link()
+    shop.stripe.pay(checkout)
+    event = shop.events(session_id)[0]
+    async with Proxy(house.amqp_url) as broker:
+        gateway = await shop.processes.start("gateway", **shop.settings, AMQP_URL=broker.url)
+        broker.cut()
+        await shop.deliver(event, expected=503, gateway=gateway)
+        assert (await shop.payment(session_id))["status"] == "PENDING"
+        broker.restore()
+        await eventually(lambda: _is_ready(gateway))
+        await shop.deliver(event, event, gateway=gateway)
+        await shop.told(session_id, "payment.paid")
+        await gateway.stop()
+
+
+async def _is_ready(process: Process) -> bool:
+    return await asyncio.to_thread(says_ready, process.url)
+
+
+async def test_a_key_that_the_provider_refuses_delays_and_loses_nothing(shop: Shop) -> None:
+    unauthorized = {"error": {"type": "invalid_request_error", "code": "api_key_expired"}}
+    shop.stripe.answer_next(CREATE, 401, unauthorized)
+    session_id = await shop.stop_session()
+    await shop.told(session_id, "payment.link_created")
+    assert '"payment_step_postponed"' in shop.worker.log_tail()
+
+
+async def test_sigterm_while_the_provider_hangs_exits_with_0_and_another_worker_goes_on(shop: Shop) -> None:
+    hold = shop.stripe.hold_next(CREATE)
+    session_id = await shop.stop_session()
+    await hold.arrived.wait()
+    assert await shop.worker.stop() == 0
+    await shop.replace_worker()
+    hold.drop()
+    await shop.told(session_id, "payment.link_created")
+    assert len(shop.checkouts(session_id)) == 1
+
+
+async def test_who_waits_for_a_new_link_is_shown_it(shop: Shop) -> None:
+    """Two at once, with Prefer: wait: both are shown the link that was made, and none the one that was ended."""
+    session_id, first = await shop.with_link()
+    async with httpx.AsyncClient(base_url=shop.gateway.url, timeout=30, trust_env=False) as app:
+        body, headers = {"sessionId": session_id}, {"Prefer": "wait=20"}
+        answers = await asyncio.gather(
+            *(app.post("/api/v1/payment/recreate-link", json=body, headers=headers) for _ in range(2))
+        )
+    assert [answer.status_code for answer in answers] == [200, 200]
+    urls = {answer.json()["url"] for answer in answers}
+    current = shop.checkouts(session_id)
+    assert urls <= {shop.stripe.sessions[each]["url"] for each in current[1:]}
+    assert shop.stripe.sessions[first]["url"] not in urls
+
+
 async def test_the_old_link_is_ended_at_the_provider_before_there_is_a_new_one(shop: Shop) -> None:
     session_id, first = await shop.with_link()
     hold = shop.stripe.hold_next(EXPIRE)
@@ -262,3 +320,9 @@ async def test_yen_go_to_the_provider_as_yen(shop: Shop) -> None:
     event = await shop.told(session_id, "payment.link_created")
     assert (event["payment"]["amount"], event["payment"]["currency"]) == ("500.00", "JPY")
     assert shop.stripe.sessions[shop.checkouts(session_id)[-1]]["amount_total"] == 500
+    shop.stripe.pay(shop.checkouts(session_id)[-1])
+    await shop.deliver(*shop.events(session_id))
+    await shop.told(session_id, "payment.paid")
+    await shop.wire.publish("payment.refund.v1", {"sessionId": session_id, "amount": "120"})
+    await shop.told(session_id, "payment.refunded")
+    assert [refund["amount"] for refund in shop.refunds(session_id)] == [120]

@@ -203,9 +203,9 @@ async def test_a_link_is_found_behind_the_first_page_and_not_among_those_made_lo
 
 
 async def test_the_search_for_a_link_has_an_end(bank: StripeBank) -> None:
-    """It says that it does not know, not that there is none."""
+    """The order is then repeated under its key, which makes nothing twice."""
     fill(bank, MOST_PAGES * PAGE_SIZE + 1, at=bank.now())
-    with pytest.raises(Retryable):
+    with pytest.raises(NotFound):
         await bank.provider.get_link(link_ref(link_order()))
     assert len(bank.stub.requests) == MOST_PAGES
 
@@ -349,3 +349,20 @@ async def test_the_stub_signs_as_stripe_does(bank: StripeBank) -> None:
     for bad_body, bad in ((body, old), (body + b" ", signature)):
         with pytest.raises(stripe.SignatureVerificationError):
             stripe.Webhook.construct_event(bad_body, bad, WEBHOOK_SECRET)
+
+
+async def test_a_failure_that_stripe_keeps_under_a_key_needs_another_key(bank: StripeBank) -> None:
+    """Stripe repeats it for a day: as if the key stood for another order, which the caller can get out of."""
+    error = {"error": {"type": "api_error"}}
+    bank.stub.answer_next(CREATE, 500, error)
+    with pytest.raises(Retryable):
+        await bank.provider.create_link(link_order())
+    bank.stub.answer_next(CREATE, 500, error, {"Idempotent-Replayed": "true"})
+    with pytest.raises(InvalidState):
+        await bank.provider.create_link(link_order())
+
+
+async def test_a_long_description_is_cut_to_what_stripe_takes(bank: StripeBank) -> None:
+    await bank.provider.create_link(link_order(description="Charging session at " + "C" * 255))
+    line = bank.stub.requests[-1].parameters["line_items"]["0"]
+    assert len(line["price_data"]["product_data"]["name"]) == 250

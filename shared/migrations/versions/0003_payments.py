@@ -50,7 +50,7 @@ CREATE TABLE payment_links (
     "paidAt" timestamptz,
     "askedAt" timestamptz,
     "checkAt" timestamptz,
-    "commandId" uuid,
+    "commandIds" jsonb NOT NULL,
     reason varchar(64),
     "createdAt" timestamptz NOT NULL,
     UNIQUE ("sessionId", number)

@@ -369,7 +369,7 @@ def test_stripe_without_its_sdk_is_a_fault_of_the_start(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It is an optional extra; the sentence says how to get it."""
-    monkeypatch.setattr("gateway.settings.find_spec", lambda _: None)
+    monkeypatch.setattr("shared.payments.find_spec", lambda _: None)
     monkeypatch.setenv("STRIPE_WEBHOOK_SECRET", SECRET)
     assert load(GatewaySettings).payment_provider is PaymentProvider.SANDBOX
     monkeypatch.setenv("PAYMENT_PROVIDER", "stripe")

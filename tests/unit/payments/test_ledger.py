@@ -10,11 +10,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from session_worker.payments.ask import ask
-from session_worker.payments.learning import learn
+from session_worker.payments.learning import Answer, learn
 from session_worker.payments.payment import LinkStatus, Payment, PaymentStatus, RefundStatus
 from session_worker.payments.provider import LinkState, Notice, RefundState, Retryable
-from session_worker.payments.rules import AUTOMATIC_REFUND_TRIES, Terms, look_again, open_payment, recreate, refund
-from session_worker.payments.steps import begun, next_step
+from session_worker.payments.rules import (
+    AUTOMATIC_REFUND_TRIES,
+    Ruling,
+    Terms,
+    look_again,
+    open_payment,
+    recreate,
+    refund,
+)
+from session_worker.payments.steps import begin
 from session_worker.session import Outcome
 from shared.commands import RecreatePaymentLink, RefundPayment
 from shared.events import EventType
@@ -40,17 +48,39 @@ class Ledger(RuleBasedStateMachine):
         assert opened is not None
         self.stored: Payment = opened
         self.told: list[EventType] = []
+        self.parked: set[UUID] = set()
+        self.ended: list[UUID] = []
         self.commands = 0
+        self.unlearned: tuple[Answer, datetime] | None = None
         self.loop = asyncio.new_event_loop()
 
     def teardown(self) -> None:
-        if hasattr(self, "stored"):
+        if not hasattr(self, "stored"):
+            return
+        try:
             self.everything_settles()
+        finally:
             self.loop.close()
 
     @rule(fault=st.sampled_from(["none", "none", "down", "answer lost", "killed before the call", "killed after it"]))
     def take_a_step(self, fault: str) -> None:
         self._step(fault)
+
+    @rule()
+    def an_answer_is_on_its_way(self) -> None:
+        """The provider has answered; before anybody learns it, other things happen."""
+        if self.unlearned is None:
+            self._step("none", learns=False)
+
+    @rule()
+    def the_answer_arrives(self) -> None:
+        if self.unlearned is not None:
+            self._learn(*self.unlearned)
+            self.unlearned = None
+
+    @rule(reason=st.sampled_from([None, None, "PROVIDER_DECLINED", "AMOUNT_TOO_LARGE"]))
+    def the_provider_changes_its_mind(self, reason: str | None) -> None:
+        self.world.refuses = reason
 
     @rule()
     def the_worker_catches_up(self) -> None:
@@ -112,18 +142,17 @@ class Ledger(RuleBasedStateMachine):
         if self.world.notices:
             self._hear(self.world.notices[number % len(self.world.notices)])
 
-    @rule(is_forced=st.booleans())
-    def somebody_asks_for_a_new_link(self, is_forced: bool) -> None:
-        command = RecreatePaymentLink(session_id=SESSION, force=is_forced)
-        self._take(recreate(self.stored, command, self._command_id(), self.now).payment)
+    @rule(is_forced=st.booleans(), minutes=st.sampled_from([None, 30, 60, 1435]))
+    def somebody_asks_for_a_new_link(self, is_forced: bool, minutes: int | None = None) -> None:
+        command = RecreatePaymentLink(session_id=SESSION, force=is_forced, expires_in_minutes=minutes)
+        cause = self._command_id()
+        self._take(recreate(self.stored, command, cause, self.now), cause)
 
     @rule(amount=st.none() | st.decimals("0.01", "20.00", places=2))
     def somebody_asks_for_a_refund(self, amount: Decimal | None) -> None:
         command = RefundPayment(session_id=SESSION, amount=amount)
-        ruling = refund(self.stored, command, self._command_id(), self.now)
-        if ruling.outcome is Outcome.REFUSED and ruling.reason is not None:
-            return
-        self._take(ruling.payment)
+        cause = self._command_id()
+        self._take(refund(self.stored, command, cause, self.now), cause)
 
     @invariant()
     def at_most_one_link_can_be_paid_and_one_payment_is_accepted(self) -> None:
@@ -141,6 +170,8 @@ class Ledger(RuleBasedStateMachine):
 
     def everything_settles(self) -> None:
         """The provider answers, webhooks arrive, time passes: then the books must agree."""
+        self.the_answer_arrives()
+        self.world.refuses = None
         for reference in list(self.world.links):
             self.world.settle(reference, succeeds=True)
         for _ in range(STEPS_MOST):
@@ -157,6 +188,8 @@ class Ledger(RuleBasedStateMachine):
     def _wait_for_what_is_due(self) -> bool:
         """Let the time pass until a failed automatic refund is tried again."""
         waiting = [r.check_at for r in self.stored.refunds if r.status is RefundStatus.REQUESTED and r.check_at]
+        if self.stored.creating is not None and self.stored.creating.check_at is not None:
+            waiting.append(self.stored.creating.check_at)
         if waiting:
             self.now = max(self.now, min(waiting))
         return bool(waiting)
@@ -166,6 +199,7 @@ class Ledger(RuleBasedStateMachine):
         failed = [each for each in stored.refunds if each.is_automatic and each.status is RefundStatus.FAILED]
         assert int((stored.paid_amount - stored.refunded_amount) * 100) == world.kept()
         assert stored.creating is None
+        assert set(self.ended) == self.parked, "every command that waits has its one end"
         accepted = stored.accepted
         if accepted is None:
             assert stored.status in (PaymentStatus.PENDING, PaymentStatus.PROCESSING, PaymentStatus.FAILED)
@@ -181,13 +215,14 @@ class Ledger(RuleBasedStateMachine):
         done = [each for each in stored.refunds if each.status is RefundStatus.SUCCEEDED]
         assert self.told.count(EventType.PAYMENT_REFUNDED) >= len(done)
 
-    def _step(self, fault: str) -> bool:
-        step = next_step(self.stored, "Charging session at CHARGER-001", self.now)
-        if step is None:
+    def _step(self, fault: str, *, learns: bool = True) -> bool:
+        begun = begin(self.stored, "Charging session at CHARGER-001", self.now)
+        if begun is None:
             return False
-        self.stored = begun(self.stored, step, self.now)
+        self.stored, step = begun
         if fault == "killed before the call":
             return True
+        self.world.now = self.now
         self.world.is_down, self.world.lose_answers = fault == "down", fault == "answer lost"
         try:
             answer = self.loop.run_until_complete(ask(self.world, step, self.now))
@@ -195,18 +230,29 @@ class Ledger(RuleBasedStateMachine):
             return True
         finally:
             self.world.is_down = self.world.lose_answers = False
-        if fault != "killed after it":
-            learned = learn(self.stored, answer, self.now)
-            self.stored = learned.payment
-            self.told += [note.type for note in learned.notes]
+        if fault == "killed after it":
+            return True
+        if learns:
+            self._learn(answer, self.now)
+        else:
+            self.unlearned = (answer, self.now)
+        self.now += timedelta(milliseconds=1)
         return True
+
+    def _learn(self, answer: Answer, begun_at: datetime) -> None:
+        learned = learn(self.stored, answer, begun_at, self.now)
+        self.stored = learned.payment
+        self.told += [note.type for note in learned.notes]
+        self.ended += [each.message_id for each in learned.resolutions if each.message_id not in self.ended]
 
     def _hear(self, notice: Notice) -> None:
         self.stored = look_again(self.stored, notice, self.now)
 
-    def _take(self, payment: Payment | None) -> None:
-        if payment is not None:
-            self.stored = payment
+    def _take(self, ruling: Ruling, cause: UUID) -> None:
+        if ruling.outcome is Outcome.PARKED:
+            self.parked.add(cause)
+        if ruling.payment is not None:
+            self.stored = ruling.payment
 
     def _command_id(self) -> UUID:
         self.commands += 1

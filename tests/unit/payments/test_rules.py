@@ -1,18 +1,27 @@
 """What a session owes, and what may be asked of its payment."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
 import pytest
 
 from session_worker.payments import provider
-from session_worker.payments.learning import LinkFound, LinkRefused, RefundFound, learn
+from session_worker.payments.learning import (
+    Answer,
+    Learned,
+    LinkFound,
+    LinkMissing,
+    LinkRefused,
+    RefundFound,
+    RefundRefused,
+)
+from session_worker.payments.learning import learn as learn_since
 from session_worker.payments.payment import LinkStatus, Payment, PaymentStatus, RefundStatus, payment_json
 from session_worker.payments.provider import LinkState, Notice, RefundState
 from session_worker.payments.rules import Ruling, Terms, look_again, open_payment, recreate, refund
-from session_worker.payments.steps import CheckLink, CreateLink, ExpireLink, SendRefund, begun, next_step
+from session_worker.payments.steps import CheckLink, CreateLink, ExpireLink, SendRefund, Step, begin
 from session_worker.session import Outcome, Reason
 from shared.commands import RecreatePaymentLink, RefundPayment
 from shared.events import EventType
@@ -21,6 +30,16 @@ from tests.builders import NOW
 SESSION, COMMAND, OTHER = UUID(int=1), UUID(int=2), UUID(int=3)
 TERMS = Terms(provider="sandbox", minimum_minor={"EUR": 50, "JPY": 50})
 LATER = NOW + timedelta(days=2)
+
+
+def learn(payment: Payment, answer: Answer, now: datetime) -> Learned:
+    """An answer to a question that was asked just before."""
+    return learn_since(payment, answer, now, now)
+
+
+def next_step(payment: Payment, description: str, now: datetime) -> Step | None:
+    begun = begin(payment, description, now)
+    return None if begun is None else begun[1]
 
 
 def opened(cost: str = "12.34", currency: str = "EUR") -> Payment:
@@ -101,17 +120,83 @@ def test_yen_are_counted_whole() -> None:
     assert step.order.money.minor == 500
 
 
-def test_the_key_is_stored_before_the_call_and_the_links_life_begins_with_it() -> None:
-    payment = opened()
-    step = next_step(payment, "", LATER)
+def test_the_order_is_stored_before_the_call_and_the_same_in_every_repetition() -> None:
+    """A link's life begins when it is first asked for."""
+    first = begin(opened(), "", LATER)
+    assert first is not None
+    noted, step = first
     assert isinstance(step, CreateLink)
-    noted = begun(payment, step, LATER)
-    assert noted.links[0].asked_at == LATER
-    assert noted.links[0].expires_at > LATER
-    again = next_step(noted, "", LATER)
+    assert not step.was_asked
+    assert (noted.links[0].asked_at, noted.links[0].expires_at) == (LATER, step.order.expires_at)
+    again = next_step(noted, "", LATER + timedelta(minutes=5))
     assert isinstance(again, CreateLink)
     assert again.was_asked
-    assert again.order.key == step.order.key
+    assert again.order == step.order
+
+
+def test_the_shortest_link_is_long_enough_for_a_provider_that_counts_by_its_own_clock() -> None:
+    ruling = recreate(active(), RecreatePaymentLink(session_id=SESSION, expires_in_minutes=30), COMMAND, NOW)
+    assert ruling.payment is not None
+    payment = learn(ruling.payment, found(ruling.payment, LinkState.EXPIRED), NOW).payment
+    step = next_step(payment, "", NOW)
+    assert isinstance(step, CreateLink)
+    assert step.order.expires_at - NOW > timedelta(minutes=31)
+
+
+def test_an_order_that_is_not_taken_is_made_anew_some_times_and_then_given_up() -> None:
+    payment = with_new_link(after(opened(), LinkState.FAILED))
+    link_id, keys = payment.links[-1].id, set()
+    for _ in range(4):
+        again = learn(payment, LinkMissing(link_id, is_refused=True), NOW)
+        assert again.resolutions == ()
+        assert next_step(again.payment, "", NOW) is None, "not at once"
+        payment = again.payment
+        keys.add(payment.links[-1].key)
+    assert len(keys) == 4
+    given_up = learn(payment, LinkMissing(link_id, is_refused=True), NOW)
+    assert given_up.payment.status is PaymentStatus.FAILED
+    assert [(each.message_id, each.reason) for each in given_up.resolutions] == [(COMMAND, Reason.LINK_FAILED)]
+
+
+def test_what_a_webhook_points_at_while_a_question_is_asked_is_looked_at_again() -> None:
+    payment = look_again(active(), Notice(link_id="cs_1"), NOW + timedelta(seconds=1))
+    stale = learn_since(payment, found(payment, LinkState.OPEN), NOW, NOW + timedelta(seconds=2))
+    assert isinstance(next_step(stale.payment, "", NOW + timedelta(seconds=2)), CheckLink)
+
+
+def test_a_slow_payment_that_fails_is_told_also_after_somebody_wanted_another_link() -> None:
+    payment = after(with_new_link(active()), LinkState.PROCESSING)
+    assert payment.status is PaymentStatus.PROCESSING
+    learned = learn(payment, found(payment, LinkState.FAILED), NOW)
+    assert [note.type for note in learned.notes] == [EventType.PAYMENT_FAILED]
+
+
+def test_all_who_ask_for_a_new_link_get_the_one_that_is_made() -> None:
+    first = with_new_link(active())
+    joined = recreate(first, RecreatePaymentLink(session_id=SESSION, expires_in_minutes=60), OTHER, NOW)
+    assert joined.outcome is Outcome.PARKED
+    assert joined.payment is not None
+    assert joined.payment.links[-1].lifetime_minutes == 60
+    payment = learn(joined.payment, found(first, LinkState.EXPIRED), NOW).payment
+    learned = learn(payment, found(payment, LinkState.OPEN, number=2), NOW)
+    assert {(each.message_id, each.outcome) for each in learned.resolutions} == {
+        (COMMAND, Outcome.APPLIED),
+        (OTHER, Outcome.APPLIED),
+    }
+
+
+def test_a_session_does_not_get_links_and_refunds_without_end() -> None:
+    payment = after(opened(), LinkState.FAILED)
+    for number in range(2, 51):
+        payment = after(with_new_link(payment), LinkState.FAILED, number=number)
+    assert recreate(payment, RecreatePaymentLink(session_id=SESSION), COMMAND, NOW).reason is Reason.TOO_MANY
+
+
+def test_a_refund_that_the_provider_refused_is_not_asked_after() -> None:
+    asked = back(paid())
+    assert asked.payment is not None
+    refused = learn(asked.payment, RefundRefused(asked.payment.refunds[0].id, "PROVIDER_DECLINED"), NOW).payment
+    assert next_step(look_again(refused, Notice(reference=refused.refunds[0].id), NOW), "", NOW) is None
 
 
 def test_a_link_is_told_once() -> None:
@@ -177,6 +262,22 @@ def test_an_automatic_refund_that_fails_is_tried_again_a_day_later() -> None:
     assert isinstance(next_step(failed, "", NOW + timedelta(days=1)), SendRefund)
 
 
+def test_a_link_that_ran_out_before_anybody_heard_of_it_is_made_anew() -> None:
+    payment = after(opened(), LinkState.EXPIRED)
+    assert (payment.status, payment.links[0].status) == (PaymentStatus.PENDING, LinkStatus.CREATING)
+    assert isinstance(next_step(payment, "", LATER), CreateLink)
+
+
+def test_old_answers_move_nothing_back() -> None:
+    processing = after(active(), LinkState.PROCESSING)
+    stale = after(processing, LinkState.OPEN)
+    assert stale.status is PaymentStatus.PROCESSING
+    assert stale.links[0].check_at is not None, "a slow payment is looked at again"
+    failed = after(processing, LinkState.FAILED)
+    assert after(failed, LinkState.PROCESSING).status is PaymentStatus.FAILED
+    assert learn(paid(), LinkMissing(paid().links[0].id), NOW).payment.links[0].status is LinkStatus.COMPLETED
+
+
 def test_an_expiry_that_comes_after_the_payment_changes_nothing() -> None:
     payment = paid()
     assert after(payment, LinkState.EXPIRED).status is PaymentStatus.PAID
@@ -211,7 +312,7 @@ def test_a_link_that_is_being_made_is_the_new_link() -> None:
     ruling = recreate(opened(), RecreatePaymentLink(session_id=SESSION), COMMAND, NOW)
     assert ruling.payment is not None
     assert len(ruling.payment.links) == 1
-    assert ruling.payment.links[0].command_id == COMMAND
+    assert ruling.payment.links[0].command_ids == (COMMAND,)
 
 
 def test_a_failed_link_can_be_made_anew_and_says_why_it_failed() -> None:
