@@ -17,6 +17,7 @@ from gateway.ocpi import Party
 from gateway.openapi import document
 from gateway.outcomes import Outcomes
 from gateway.problems import handle_problems
+from gateway.routes.callbacks import callback_routes
 from gateway.routes.commands import command_routes
 from gateway.routes.directory import directory_routes
 from gateway.routes.documentation import documentation_routes
@@ -59,6 +60,7 @@ def create_app(
     app.add_middleware(metrics.Measured)
     app.include_router(read_routes(database, keys, party))
     app.include_router(directory_routes(database, keys))
+    app.include_router(callback_routes(database, keys))
     documented = documentation_routes(document(app, is_anonymous=keys is None))
     app.router.routes[:0] = command_routes(publisher, database, outcomes, keys)
     app.router.routes.extend([*_health_routes(publisher), *documented])

@@ -2,7 +2,8 @@
 
 from typing import Final
 
+from gateway.callback_commands import CALLBACK_COMMANDS
 from gateway.directory_commands import DIRECTORY_COMMANDS
 from gateway.session_commands import SESSION_COMMANDS
 
-COMMANDS: Final = (*SESSION_COMMANDS, *DIRECTORY_COMMANDS)
+COMMANDS: Final = (*SESSION_COMMANDS, *DIRECTORY_COMMANDS, *CALLBACK_COMMANDS)
