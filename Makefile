@@ -5,15 +5,15 @@ BIN := $(VENV)/bin
 # Installed once for running, once more for working on the code; a stamp is older than its lock file when that changed.
 RUNTIME := $(VENV)/.runtime
 DEVELOPMENT := $(VENV)/.development
-PACKAGES := gateway session_worker callback_worker shared ops bench tests
+PACKAGES := gateway session_worker callback_worker shared ops bench tests examples
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test lint types fmt bench lock
+.PHONY: help demo up down test lint types fmt bench bench-isolation lock
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(RUNTIME) ## Run the whole product once, with proof: every request acknowledged, applied, delivered
 	@$(BIN)/python -m ops demo
@@ -40,6 +40,9 @@ fmt: $(DEVELOPMENT) ## Put the code into its format
 
 bench: $(DEVELOPMENT) ## Measure throughput and latency on this machine
 	$(BIN)/python -m bench $(ARGS)
+
+bench-isolation: $(DEVELOPMENT) ## Measure what dead subscribers cost the others
+	$(BIN)/python -m bench isolation $(ARGS)
 
 lock: $(DEVELOPMENT) ## Pin the newest allowed versions of all dependencies, with hashes
 	$(BIN)/pip install --quiet uv

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import authorization, history, throughput
+from bench import authorization, claims, history, isolation, throughput
 from ops.local_stack import StackError
 
 PIPED_WIDTH = 110
@@ -41,6 +41,22 @@ def run_history(
 ) -> None:
     """Reads and applied commands beside 10 thousand sessions and beside many; 10 million need some 10 GB of disk."""
     raise typer.Exit(history.run(_console(), rows=rows, rounds=rounds))
+
+
+@app.command("isolation")
+def run_isolation(
+    rounds: Annotated[int, typer.Option(min=1, help="Each measures both kinds of run once.")] = 1,
+    seconds: Annotated[float, typer.Option(min=1, help="How long events are offered in a run.")] = 60,
+    per_s: Annotated[int, typer.Option("--rate", min=10, help="Events a second, over ten hosts.")] = 200,
+) -> None:
+    """From event to receipt at five hosts, while five others are dead, against the same load with all ten alive."""
+    raise typer.Exit(isolation.run(_console(), rounds=rounds, seconds=seconds, per_s=per_s))
+
+
+@app.command("claims")
+def run_claims() -> None:
+    """What a claim of due callbacks costs beside one host's backlog of up to 100,000."""
+    raise typer.Exit(claims.run(_console()))
 
 
 def _console() -> Console:

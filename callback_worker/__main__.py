@@ -6,22 +6,30 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from callback_worker.addresses import AddressPolicy
 from callback_worker.birth import Births
+from callback_worker.commands import PREFETCH as COMMANDS_PREFETCH
+from callback_worker.commands import CommandLoop
 from callback_worker.delivery import Terms
 from callback_worker.destination import DestinationPolicy
 from callback_worker.dispatch import Dispatcher
-from callback_worker.intake import NAME, PREFETCH, Intake
+from callback_worker.hosts import Hosts
+from callback_worker.intake import PREFETCH, Intake
 from callback_worker.lookup import Lookup
 from callback_worker.patience import Patience, Turns
+from callback_worker.redeliveries import Redeliveries
 from callback_worker.results import Results
 from callback_worker.retries import Alarm, Retries
 from callback_worker.sender import Sender
+from callback_worker.setting_aside import NAME
 from callback_worker.settings import CallbackWorkerSettings
 from callback_worker.slots import Slots
+from callback_worker.upkeep import Upkeep
 from shared import process, settings
 from shared.broker.consumer import Consumer
 from shared.broker.publisher import Publisher
@@ -29,12 +37,12 @@ from shared.clock import now_utc
 from shared.database import create_engine, ping
 from shared.health import Check, serve_health
 from shared.logs import get_logger
-from shared.topology import CALLBACK_EVENTS
+from shared.topology import CALLBACK_COMMANDS, CALLBACK_EVENTS
 
 log = get_logger(__name__)
 
-# One each for new deliveries, due deliveries, results and the readiness check.
-POOL_SIZE = 4
+# One each for new deliveries, due deliveries, results, upkeep, commands, redeliveries and the readiness check.
+POOL_SIZE = 7
 # Of the 25 s of a drain: for what is in hand, an attempt's 15 s above all; what is cut off is left to others.
 DRAIN_WORK_S = 18.0
 # For the last results, where the database hangs; the rest of the time is for closing connections to what may hang.
@@ -45,12 +53,15 @@ DRAIN_CLOSE_S = 2.0
 async def serve(config: CallbackWorkerSettings, drain: asyncio.Event) -> None:
     """Deliver until `drain` is set, then finish the attempts in hand, write their results and close everything."""
     engine = create_engine(config.database_url.get_secret_value(), name=NAME, pool_size=POOL_SIZE)
+    event.listen(engine.sync_engine, "connect", _prefer_indexes)
     async with _sender(config) as sender, asyncio.TaskGroup() as tasks:
         parts = _wire(config, engine, sender, tasks, drain)
         health = serve_health(parts.checks, host=config.worker_http_host, port=config.callback_worker_http_port)
-        connections = (parts.publisher.run(), parts.consumer.run(), health, parts.results.run())
+        consumers = [consumer.run() for consumer in parts.consumers]
+        connections = (parts.publisher.run(), *consumers, health, parts.results.run(), parts.upkeep.run())
         background = [tasks.create_task(work) for work in connections]
-        loops = [tasks.create_task(parts.intake.run()), tasks.create_task(parts.retries.run())]
+        claiming = (parts.intake.run(), parts.retries.run(), parts.commands.run(), parts.redeliveries.run())
+        loops = [tasks.create_task(work) for work in claiming]
         await drain.wait()
         await _drain(parts, loops)
         for task in background:
@@ -60,17 +71,29 @@ async def serve(config: CallbackWorkerSettings, drain: asyncio.Event) -> None:
             await engine.dispose()
 
 
+def _prefer_indexes(connection: Any, _: object) -> None:
+    """Have all rows found by index; every statement here is made for one.
+
+    Postgres keeps plans, those of foreign keys as well. One that was made while a table was empty would read a backlog
+    from end to end, until autovacuum's next analysis.
+    """
+    connection.run_async(lambda driver: driver.execute("SET enable_seqscan = off"))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """What the process is made of, from the queue to the results."""
 
     publisher: Publisher
-    consumer: Consumer
+    consumers: Sequence[Consumer]
     intake: Intake
     retries: Retries
+    commands: CommandLoop
+    redeliveries: Redeliveries
     slots: Slots
     dispatcher: Dispatcher
     results: Results
+    upkeep: Upkeep
     checks: Mapping[str, Check]
 
 
@@ -78,10 +101,12 @@ async def _drain(parts: Parts, loops: Sequence["asyncio.Task[None]"]) -> None:
     """Take and claim no more, then let attempts and results finish within the contract's 25 s."""
     parts.slots.close()
     parts.retries.stop()
+    parts.redeliveries.stop()
     parts.dispatcher.end_by(now_utc() + timedelta(seconds=DRAIN_WORK_S))
     with suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_WORK_S):
-            await parts.consumer.stop()
+            for consumer in parts.consumers:
+                await consumer.stop()
             for loop in loops:
                 await loop
             await parts.dispatcher.idle()
@@ -103,6 +128,9 @@ def _wire(
     amqp_url = config.amqp_url.get_secret_value()
     publisher = Publisher(amqp_url, name=f"{NAME} publishes")
     consumer = Consumer(amqp_url, CALLBACK_EVENTS, name=f"{NAME} consumes", prefetch=PREFETCH)
+    commands_consumer = Consumer(
+        amqp_url, CALLBACK_COMMANDS, name=f"{NAME} consumes commands", prefetch=COMMANDS_PREFETCH
+    )
     slots = Slots(total=config.callback_concurrency, per_host=config.callback_concurrency_per_host)
     terms = Terms(
         schedule_s=config.callback_retry_schedule_s,
@@ -110,28 +138,42 @@ def _wire(
         expires_s=config.callback_expires_s,
     )
     alarm, patience = Alarm(now_utc), Patience(engine)
-    results = Results(patience, terms, clock=now_utc, on_retry=alarm.ring_at)
+    hosts = Hosts()
+    results = Results(patience, terms, hosts=hosts, clock=now_utc, on_retry=alarm.ring_at)
     dispatcher = Dispatcher(sender, tasks, slots=slots, results=results, terms=terms, clock=now_utc)
     retries = Retries(patience, dispatcher=dispatcher, slots=slots, terms=terms, alarm=alarm, clock=now_utc)
-    births = Births(patience, dispatcher=dispatcher, slots=slots, retries=retries, alarm=alarm, terms=terms)
+    births = Births(patience, dispatcher=dispatcher, slots=slots, hosts=hosts, retries=retries, terms=terms)
+    upkeep = Upkeep(patience, hosts=hosts, in_hand=dispatcher.in_hand, clock=now_utc)
     intake = Intake(consumer, publisher, births=births, dispatcher=dispatcher, drain=drain, clock=now_utc)
+    redeliveries = Redeliveries(
+        patience, dispatcher=dispatcher, slots=slots, terms=terms, alarm=Alarm(now_utc), clock=now_utc
+    )
+    commands = CommandLoop(
+        commands_consumer, publisher, patience, redeliveries=redeliveries, drain=drain, clock=now_utc
+    )
+    turns = [each.turns for each in (intake, retries, results, upkeep, commands, redeliveries)]
+    consumers = (consumer, commands_consumer)
     return Parts(
         publisher=publisher,
-        consumer=consumer,
+        consumers=consumers,
         intake=intake,
         retries=retries,
+        commands=commands,
+        redeliveries=redeliveries,
         slots=slots,
         dispatcher=dispatcher,
         results=results,
-        checks=_checks(engine, publisher, consumer, (intake.turns, retries.turns, results.turns)),
+        upkeep=upkeep,
+        checks=_checks(engine, publisher, consumers, turns),
     )
 
 
 def _checks(
-    engine: AsyncEngine, publisher: Publisher, consumer: Consumer, turns: Sequence[Turns]
+    engine: AsyncEngine, publisher: Publisher, consumers: Sequence[Consumer], turns: Sequence[Turns]
 ) -> Mapping[str, Check]:
     async def broker_fault() -> str | None:
-        return consumer.fault() or publisher.fault()
+        faults = [consumer.fault() for consumer in consumers]
+        return next((fault for fault in faults if fault is not None), publisher.fault())
 
     async def database_fault() -> str | None:
         await ping(engine)
@@ -148,6 +190,7 @@ async def _sender(config: CallbackWorkerSettings) -> AsyncIterator[Sender]:
     lookup = Lookup()
     sender = Sender(
         keys=config.callback_signing_keys,
+        pair=config.callback_ed25519_key,
         policy=DestinationPolicy(AddressPolicy(config.callback_allowed_networks), config.callback_require_https),
         resolve=lookup,
         timeout_s=config.callback_timeout_s,

@@ -1,4 +1,7 @@
-"""An event becomes a delivery: rows in one transaction, claimed at birth as far as there are slots."""
+"""An event becomes a delivery: rows in one transaction, claimed at birth as far as slots and breakers let it through.
+
+One to a URL that is known to be gone is born failed, without an attempt.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,13 +9,17 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from callback_worker.delivery import Attempt, State, Terms
-from callback_worker.destination import host_of
+from callback_worker.delivery import Attempt, Terms
 from callback_worker.dispatch import Dispatcher
+from callback_worker.gone import end_gone, tell_gone
+from callback_worker.hosts import Hosts
 from callback_worker.patience import Patience
-from callback_worker.retries import Alarm, Retries
+from callback_worker.retries import Retries
 from callback_worker.slots import Slots
 from callback_worker.store import insert_deliveries, open_attempts
+from callback_worker.subscriptions import find_subscriptions, owner_of, urls_of
+from shared.callback_url import parse_callback_url
+from shared.callbacks import State
 from shared.events import ReceivedEvent
 from shared.ids import uuid7
 
@@ -26,7 +33,7 @@ class Owed:
 
 
 class Births:
-    """Makes deliveries. What finds no slot is left to `retries`."""
+    """Makes deliveries. What finds no slot, or an open breaker, is left to `retries`."""
 
     def __init__(
         self,
@@ -34,27 +41,32 @@ class Births:
         *,
         dispatcher: Dispatcher,
         slots: Slots,
+        hosts: Hosts,
         retries: Retries,
-        alarm: Alarm,
         terms: Terms,
     ) -> None:
         self._patience = patience
+        # One SELECT is a snapshot by itself: no BEGIN and ROLLBACK around it.
+        self._reader = patience.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._dispatcher = dispatcher
         self._slots = slots
+        self._hosts = hosts
         self._retries = retries
-        self._alarm = alarm
         self._terms = terms
 
     async def register(
-        self, owed: Sequence[Owed], clock: Callable[[], datetime], *, wanted: Callable[[], bool]
+        self, events: Sequence[ReceivedEvent], clock: Callable[[], datetime], *, wanted: Callable[[], bool]
     ) -> list[Attempt]:
-        """Commit a delivery for each that is new; return the attempts that were opened, which must now be started.
+        """Commit a delivery for each event and URL that is new; return the opened attempts, which must now be started.
 
         Waits through outages; raises Unavailable once it is not `wanted` any more.
         """
-        return await self._patience.until_done(lambda: self._register(owed, clock), what="events", wanted=wanted)
+        return await self._patience.until_done(lambda: self._register(events, clock), what="events", wanted=wanted)
 
-    async def _register(self, owed: Sequence[Owed], clock: Callable[[], datetime]) -> list[Attempt]:
+    async def _register(self, events: Sequence[ReceivedEvent], clock: Callable[[], datetime]) -> list[Attempt]:
+        owed = await self._owed(events)
+        if not owed:
+            return []
         async with self._slots.claiming:
             now = clock()  # not before the lock is held: the leases begin now
             reserved: dict[UUID, Attempt] = {}
@@ -66,22 +78,32 @@ class Births:
                 # An event that came twice, or work that failed, leaves slots that nobody uses.
                 born = {attempt.callback_id for attempt in opened}
                 for callback_id in reserved.keys() - born:
-                    self._slots.give_back(reserved[callback_id].host)
-        self._wake_for(len(owed) - len(reserved), now)
+                    self._slots.give_back(reserved[callback_id].destination)
+        self._wake_for(rows, now)
         return opened
+
+    async def _owed(self, events: Sequence[ReceivedEvent]) -> list[Owed]:
+        """Return where each event goes: to its own URL, and to its client's subscriptions as they are now."""
+        async with self._reader.connect() as tx:
+            subscriptions = await find_subscriptions(tx, {owner_of(event) for event in events})
+        return [Owed(event, url) for event in events for url in urls_of(event, subscriptions)]
 
     async def _commit(
         self, rows: Sequence[dict[str, Any]], reserved: Mapping[UUID, Attempt], now: datetime
     ) -> list[Attempt]:
         async with self._patience.engine.begin() as tx:
             born = await insert_deliveries(tx, rows)
+            gone = await end_gone(tx, born)
+            born -= gone
             opened = [attempt for callback_id, attempt in reserved.items() if callback_id in born]
             await open_attempts(tx, opened, now)
+        tell_gone(gone)
         return opened
 
     def _newborn(self, owed: Owed, now: datetime, reserved: dict[UUID, Attempt]) -> dict[str, Any]:
         """Return the row; where a slot is free, claim it and add its first attempt to `reserved`."""
         event, first_wait_s = owed.event, self._terms.schedule_s[0]
+        host, destination = _addressed_to(owed.url)
         row: dict[str, Any] = {
             "id": uuid7(),
             "eventId": event.event_id,
@@ -90,7 +112,8 @@ class Births:
             "requestId": event.request_id,
             "client": event.client,
             "url": owed.url,
-            "host": host_of(owed.url),
+            "host": host,
+            "destination": destination,
             "body": event.body,
             "state": str(State.PENDING),
             "attemptCount": 0,
@@ -101,18 +124,32 @@ class Births:
         }
         attempt = _first_attempt(row, now + timedelta(seconds=self._terms.lease_s))
         # Last, so that nothing can fail between the slot and its owner.
-        if first_wait_s == 0 and self._dispatcher.room() > 0 and self._slots.take(attempt.host):
+        is_open = self._hosts.open_until(destination) is not None
+        if first_wait_s == 0 and not is_open and self._dispatcher.room() > 0 and self._slots.take(destination):
             row["attemptCount"], row["leasedUntil"] = attempt.number, attempt.leased_until
             reserved[attempt.callback_id] = attempt
         return row
 
-    def _wake_for(self, unclaimed_count: int, now: datetime) -> None:
-        if not unclaimed_count:
-            return
-        if self._terms.schedule_s[0] == 0:
+    def _wake_for(self, rows: Sequence[Mapping[str, Any]], now: datetime) -> None:
+        """Let what was not claimed be claimed in its time; what waits for a breaker needs nobody awake before that."""
+        if self._terms.schedule_s[0] > 0:
+            self._retries.due_at(now + timedelta(seconds=self._terms.schedule_s[0]))
+        elif any(row["leasedUntil"] is None and not self._rests(row["destination"], now) for row in rows):
             self._retries.more_is_due()
-        else:
-            self._alarm.ring_at(now + timedelta(seconds=self._terms.schedule_s[0]))
+
+    def _rests(self, destination: str, now: datetime) -> bool:
+        until = self._hosts.open_until(destination)
+        return until is not None and until > now
+
+
+def _addressed_to(url: str) -> tuple[str, str]:
+    """Return host, and host and port; empty for a URL that no attempt can be made to."""
+    try:
+        target = parse_callback_url(url)
+    except ValueError:
+        return "", ""
+    name = f"[{target.host}]" if ":" in target.host else target.host
+    return target.host, f"{name}:{target.port}"
 
 
 def _first_attempt(row: Mapping[str, Any], leased_until: datetime) -> Attempt:
@@ -120,8 +157,9 @@ def _first_attempt(row: Mapping[str, Any], leased_until: datetime) -> Attempt:
         callback_id=row["id"],
         event_id=row["eventId"],
         number=1,
+        client=row["client"],
         url=row["url"],
-        host=row["host"],
+        destination=row["destination"],
         body=row["body"],
         expires_at=row["expiresAt"],
         leased_until=leased_until,

@@ -8,6 +8,8 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from uuid import UUID
 
+from shared.callbacks import Reason, State
+
 # A subscriber may ask for rest, but not for ever.
 MAX_RETRY_AFTER_S = 86_400.0
 # Retry-After may push an attempt back only so far that one is still made before the delivery expires.
@@ -25,24 +27,6 @@ _THROTTLED = 429
 _PATIENT = (408, 425, _THROTTLED)
 
 
-class State(StrEnum):
-    """Where a delivery stands."""
-
-    PENDING = "PENDING"
-    DELIVERED = "DELIVERED"
-    FAILED = "FAILED"
-
-
-class Reason(StrEnum):
-    """Why a delivery failed."""
-
-    EXHAUSTED = "exhausted"
-    EXPIRED = "expired"
-    GONE = "gone"
-    BLOCKED = "blocked"
-    REJECTED = "rejected"
-
-
 class Outcome(StrEnum):
     """What became of an attempt; all but the first four are failure classes."""
 
@@ -53,13 +37,17 @@ class Outcome(StrEnum):
     REFUSED_STATUS = "refused_status"  # 3xx, 4xx
     THROTTLED = "throttled"  # 429
     SERVER_ERROR = "server_error"  # 5xx
-    TIMEOUT = "timeout"
+    # The deadline, or a limit within it, by where it struck.
+    TIMEOUT_DNS = "timeout_dns"
+    TIMEOUT_CONNECT = "timeout_connect"
+    TIMEOUT_TLS = "timeout_tls"
+    TIMEOUT_RESPONSE = "timeout_response"
     DNS = "dns"
     CONNECTION = "connection"
     TLS = "tls"
     PROTOCOL = "protocol"  # the answer is not HTTP
     TOO_LARGE = "too_large"  # headers beyond the limit
-    BLOCKED = "blocked"  # the address policy; nothing was dialled
+    BLOCKED = "blocked"  # the policy of URLs, addresses and ports; nothing was dialled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,16 +66,28 @@ class Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One HTTP request to make. `number` is the fencing id: only who opened it may close it."""
+    """One HTTP request to make. `number` is the fencing id: only who opened it may close it.
+
+    `redelivery` is the message id of the command that asked for a manual one; `manual_count` says how many manual ones
+    the delivery has had, which take no place in the schedule.
+    """
 
     callback_id: UUID
     event_id: UUID
     number: int
+    client: str | None = None
+    redelivery: UUID | None = None
+    manual_count: int = 0
     url: str
-    host: str
+    destination: str  # host name and port: what slots and breakers are kept by
     body: str
     expires_at: datetime
     leased_until: datetime
+
+    @property
+    def place(self) -> int:
+        """The attempt's place in the schedule, from 1."""
+        return self.number - self.manual_count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,19 +126,19 @@ def next_state(attempt: Attempt, result: Result, schedule_s: Sequence[float], *,
     """Return what follows. `schedule_s` holds the wait before each attempt, `chance` in [0, 1) the jitter."""
     if result.outcome is Outcome.DELIVERED:
         return Next(State.DELIVERED)
-    final = _final_reason(result, attempt.number)
+    final = _final_reason(result, attempt.place)
     if final is not None:
         return Next(State.FAILED, final)
-    if attempt.number >= len(schedule_s):
+    if attempt.place >= len(schedule_s):
         return Next(State.FAILED, Reason.EXHAUSTED)
     left_s = (attempt.expires_at - now).total_seconds()
-    wait_s = max(schedule_s[attempt.number] * (1 + MAX_JITTER * chance), _floor_s(result.retry_after_s, left_s))
+    wait_s = max(schedule_s[attempt.place] * (1 + MAX_JITTER * chance), _floor_s(result.retry_after_s, left_s))
     if wait_s >= left_s:
         return Next(State.FAILED, Reason.EXPIRED)
     return Next(State.PENDING, next_attempt_at=now + timedelta(seconds=wait_s))
 
 
-def _final_reason(result: Result, number: int) -> Reason | None:
+def _final_reason(result: Result, place: int) -> Reason | None:
     """Return why no further attempt is made whatever the schedule says, or None."""
     status = result.status_code
     if result.outcome is Outcome.BLOCKED:
@@ -147,7 +147,7 @@ def _final_reason(result: Result, number: int) -> Reason | None:
         return Reason.GONE
     if status is None or status in _PATIENT or not 300 <= status <= 499:
         return None
-    return Reason.REJECTED if status < 400 or number >= REJECTED_AFTER_ATTEMPTS else None
+    return Reason.REJECTED if status < 400 or place >= REJECTED_AFTER_ATTEMPTS else None
 
 
 def _floor_s(retry_after_s: float | None, left_s: float) -> float:

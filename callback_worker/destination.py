@@ -4,26 +4,19 @@ The policy judges the addresses that the name has now, at every attempt, and the
 what a URL looks like, or what DNS said a moment ago, gains nothing.
 """
 
-import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from yarl import URL
 
 from callback_worker.addresses import Address, AddressPolicy
+from callback_worker.ports import PortPolicy
+from shared.callback_url import Target, parse_callback_url
 from shared.errors import VoltlineError
 
-# RFC 1035 §2.3.4; the column `host` counts on it.
-MAX_HOST_CHARS = 253
-
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-
-# What IDNA leaves of a name; anything else is an attempt to be read in two ways.
-_NAME = re.compile(r"[A-Za-z0-9._-]+")
-# WHATWG URL "ends in a number": what the C library may take for an IPv4 address, such as 127.1 or 0x7f000001.
-_ENDS_IN_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?", re.DOTALL)
 
 
 class Blocked(VoltlineError):
@@ -32,10 +25,18 @@ class Blocked(VoltlineError):
 
 @dataclass(frozen=True, slots=True)
 class DestinationPolicy:
-    """What a callback URL may be."""
+    """What a callback URL may be. Where the operator vouches for an address, any port of it is good."""
 
     addresses: AddressPolicy
     require_https: bool = False
+    ports: PortPolicy = field(default_factory=PortPolicy)
+
+    def check(self, addresses: Sequence[Address], port: int) -> None:
+        """Raise Blocked where any of the addresses may not be dialled: which one is, would be up to chance."""
+        if not all(self.addresses.allows(address) for address in addresses):
+            raise Blocked("the host has an address that is not public")
+        if not self.ports.allows(port) and not all(self.addresses.vouches_for(address) for address in addresses):
+            raise Blocked("the port is none that callbacks go to")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,63 +44,40 @@ class Destination:
     """A URL and the vetted addresses of its host, at least one."""
 
     url: URL
-    addresses: tuple[str, ...]
+    addresses: tuple[Address, ...]
 
 
 def host_of(url: str) -> str:
     """Return the host that slots are shared by, in lower case; empty for a URL that no attempt can be made to."""
     try:
-        host = _parse(url).raw_host or ""
+        return _parse(url).host
     except Blocked:
         return ""
-    return host.lower().rstrip(".")
 
 
 async def vet(url: str, policy: DestinationPolicy, resolve: Resolve) -> Destination:
     """Resolve the host and judge every address. Raises Blocked, or what `resolve` raises (OSError, TimeoutError)."""
-    parsed = _parse(url)
-    if policy.require_https and parsed.scheme != "https":
+    target = _parse(url)
+    if policy.require_https and not target.is_https:
         raise Blocked("the URL must be https")
-    host, port = parsed.raw_host, parsed.port
-    assert host is not None
-    assert port is not None
-    addresses = await _addresses(host, port, resolve)
-    if not all(policy.addresses.allows(address) for address in addresses):
-        raise Blocked("the host has an address that is not public")
-    return Destination(parsed, tuple(str(address) for address in addresses))
+    addresses = await _addresses(target, resolve)
+    policy.check(addresses, target.port)
+    return Destination(target.url, tuple(addresses))
 
 
-def _parse(text: str) -> URL:
-    """Return the URL as the HTTP client will read it, so that both mean the same host."""
+def _parse(url: str) -> Target:
+    """Read the URL as the gateway does; it may have come past it."""
     try:
-        url = URL(text)
-        host, port = url.raw_host, url.port
+        return parse_callback_url(url)
     except ValueError as error:
-        raise Blocked("it is not a URL") from error
-    if url.scheme not in ("http", "https") or not host or not port or len(host) > MAX_HOST_CHARS:
-        raise Blocked("it is not an absolute http or https URL")
-    if url.raw_user is not None or url.raw_password is not None:
-        raise Blocked("the URL carries a user name or password")
-    return url
+        raise Blocked(f"the URL {error}") from error
 
 
-async def _addresses(host: str, port: int, resolve: Resolve) -> list[Address]:
-    literal = _literal(host)
-    if literal is not None:
-        return [literal]
-    if not _NAME.fullmatch(host):
-        raise Blocked("the host is not a name")
-    if _ENDS_IN_NUMBER.fullmatch(host):
-        # Clients differ in what they take it for, and nobody needs it.
-        raise Blocked("the host is a number, but not a plain IPv4 address")
-    answers = await resolve(host, port)
+async def _addresses(target: Target, resolve: Resolve) -> list[Address]:
+    if target.address is not None:
+        return [target.address]
+    # With the dot of the root, if it is there: the resolver then leaves its search list out.
+    answers = await resolve(target.url.raw_host or target.host, target.port)
     if not answers:
         raise socket.gaierror(socket.EAI_NONAME, "the host has no address")
     return [ip_address(answer) for answer in answers]
-
-
-def _literal(host: str) -> Address | None:
-    try:
-        return ip_address(host)
-    except ValueError:
-        return None

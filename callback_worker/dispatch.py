@@ -83,7 +83,7 @@ class Dispatcher:
             _tell(attempt, result)
         finally:
             del self._in_flight[attempt.callback_id]
-            self._slots.give_back(attempt.host)
+            self._slots.give_back(attempt.destination)
             if not self._in_flight:
                 self._idle.set()
 
@@ -105,7 +105,7 @@ def _tell(attempt: Attempt, result: Result) -> None:
         callback_id=str(attempt.callback_id),
         event_id=str(attempt.event_id),
         number=attempt.number,
-        host=attempt.host,
+        destination=attempt.destination,
         outcome=str(result.outcome),
         status=result.status_code,
         duration_ms=result.duration_ms,

@@ -1,47 +1,75 @@
-"""What an exception of an attempt means, by type alone: the one place that classifies them."""
+"""What an exception of an attempt means, by its type and how far the attempt had come: the one place that classifies.
+
+VoltlineError
+├── Blocked          the policy forbids the destination (see `destination`)
+├── TlsFailed        no TLS came about: a bad certificate, no common protocol, an end in mid-handshake
+├── UnaskedBytes     a new connection carries bytes that nobody asked for
+├── InterimStorm     informational answers without end
+└── HeadTooLarge     more status line and headers than anybody needs
+"""
 
 import socket
-import ssl
-from collections.abc import Iterator
+from enum import Enum, auto
 
 import aiohttp
-from aiohttp.http_exceptions import LineTooLong
 
 from callback_worker.delivery import Outcome
 from callback_worker.destination import Blocked
 from shared.errors import VoltlineError
 
 
+class TlsFailed(VoltlineError):
+    """The handshake failed, after TCP had connected."""
+
+
 class UnaskedBytes(VoltlineError):
     """A new connection carries bytes that nobody asked for."""
 
 
+class InterimStorm(VoltlineError):
+    """One informational answer (1xx) after the other, and none that counts."""
+
+
+class HeadTooLarge(VoltlineError):
+    """The status line and headers, informational ones included, exceed their limit."""
+
+
+class Phase(Enum):
+    """How far an attempt has come."""
+
+    DNS = auto()
+    CONNECT = auto()
+    TLS = auto()
+    RESPONSE = auto()
+
+
+_TIMEOUTS = {
+    Phase.DNS: Outcome.TIMEOUT_DNS,
+    Phase.CONNECT: Outcome.TIMEOUT_CONNECT,
+    Phase.TLS: Outcome.TIMEOUT_TLS,
+    Phase.RESPONSE: Outcome.TIMEOUT_RESPONSE,
+}
 # In order: what stands above is narrower than what stands below it.
 _CLASSES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], Outcome], ...] = (
     (Blocked, Outcome.BLOCKED),
-    (TimeoutError, Outcome.TIMEOUT),
-    (LineTooLong, Outcome.TOO_LARGE),
-    ((socket.gaierror, aiohttp.ClientConnectorDNSError), Outcome.DNS),
-    ((aiohttp.ClientSSLError, ssl.SSLError, ssl.CertificateError), Outcome.TLS),
-    ((aiohttp.ClientPayloadError, aiohttp.ClientResponseError, aiohttp.InvalidURL, UnaskedBytes), Outcome.PROTOCOL),
+    (HeadTooLarge, Outcome.TOO_LARGE),
+    (TlsFailed, Outcome.TLS),
+    (socket.gaierror, Outcome.DNS),
+    (
+        (aiohttp.ClientPayloadError, aiohttp.ClientResponseError, aiohttp.InvalidURL, UnaskedBytes, InterimStorm),
+        Outcome.PROTOCOL,
+    ),
     ((aiohttp.ClientConnectionError, OSError), Outcome.CONNECTION),
 )
 
 
-def classify(error: Exception) -> Outcome:
+def classify(error: Exception, phase: Phase) -> Outcome:
     """Return the class; what no entry names is `protocol`."""
-    # aiohttp wraps what its parser raises; only the cause tells a header that is too long from one that is malformed.
-    if any(isinstance(cause, LineTooLong) for cause in _causes(error)):
-        return Outcome.TOO_LARGE
+    if isinstance(error, TimeoutError):
+        return _TIMEOUTS[phase]
     return next((outcome for types, outcome in _CLASSES if isinstance(error, types)), Outcome.PROTOCOL)
 
 
 def is_expected(error: Exception) -> bool:
     """Whether the error is the subscriber's or the network's doing, so not a fault of ours."""
-    return any(isinstance(error, types) for types, _ in _CLASSES)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
+    return isinstance(error, TimeoutError) or any(isinstance(error, types) for types, _ in _CLASSES)

@@ -10,34 +10,30 @@ import random
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from callback_worker import metrics
-from callback_worker.birth import Births, Owed
+from callback_worker.birth import Births
 from callback_worker.dispatch import Dispatcher
 from callback_worker.patience import Turns
+from callback_worker.setting_aside import Rejects, set_aside
 from shared.broker.connection import backoff_s
 from shared.broker.consumer import Batch, Consumer
-from shared.broker.dead_letters import dead_letter
-from shared.broker.publisher import Outcome, Publisher
+from shared.broker.publisher import Publisher
 from shared.errors import RejectCode, Rejected, Unavailable
-from shared.events import parse_event
+from shared.events import ReceivedEvent, parse_event
 from shared.failures import log_failure, reason_of
 from shared.logs import get_logger
-from shared.messages import Inbound, Outgoing
+from shared.messages import Inbound
 from shared.topology import CALLBACK_EVENTS
 
 log = get_logger(__name__)
 
-NAME = "callback_worker"
 # Most of the gain of any size comes with 50; above 250 one bad message makes too many others be redone.
 BATCH_MOST = 250
 # Four batches, so that the next one is full when the last one commits.
 PREFETCH = 1000
-DEAD_LETTER_TIMEOUT_S = 10.0
 # As in the session worker: what fails for a passing reason succeeds at the second try, and a third is for luck.
 TRIES_ALONE = 3
 
-Rejects = list[tuple[Inbound, Rejected]]
-Understood = list[tuple[Inbound, Owed]]
+Understood = list[tuple[Inbound, ReceivedEvent]]
 
 
 class Intake:
@@ -75,29 +71,35 @@ class Intake:
 
     async def _settle(self, batch: Batch) -> None:
         """Send what is good first: it must not wait for the dead letters of its neighbours."""
-        owed, rejects = _sort(batch.messages)
-        if owed:
-            rejects += await self._register(batch, owed)
+        events, rejects = _sort(batch.messages)
+        if events:
+            rejects += await self._register(batch, events)
         if rejects:
-            await self._set_aside(batch, rejects)
+            await set_aside(
+                self._publisher,
+                CALLBACK_EVENTS,
+                rejects,
+                wanted=lambda: self._is_wanted(batch),
+                clock=self._clock,
+            )
         await batch.ack()
 
-    async def _register(self, batch: Batch, owed: Understood) -> Rejects:
+    async def _register(self, batch: Batch, events: Understood) -> Rejects:
         """Register all in one transaction; where that fails for a reason of its own, each alone."""
         try:
-            await self._register_and_send(batch, [each for _, each in owed])
+            await self._register_and_send(batch, [each for _, each in events])
         except Unavailable:
             raise
         except Exception as error:  # no outage: one of them cannot be stored; it must hurt only itself
-            log.warning("batch_failed", messages=len(owed), reason=reason_of(error), next="each alone")
-            return await self._register_each(batch, owed)
+            log.warning("batch_failed", messages=len(events), reason=reason_of(error), next="each alone")
+            return await self._register_each(batch, events)
         return []
 
-    async def _register_each(self, batch: Batch, owed: Understood) -> Rejects:
+    async def _register_each(self, batch: Batch, events: Understood) -> Rejects:
         """One transaction a message, in rounds over those that fail; return what failed in the last."""
-        failed: list[tuple[Inbound, Owed, Exception]] = []
+        failed: list[tuple[Inbound, ReceivedEvent, Exception]] = []
         for tries in range(1, TRIES_ALONE + 1):
-            left, failed = owed if tries == 1 else [(inbound, each) for inbound, each, _ in failed], []
+            left, failed = events if tries == 1 else [(inbound, each) for inbound, each, _ in failed], []
             for inbound, each in left:
                 try:
                     await self._register_and_send(batch, [each])
@@ -109,32 +111,10 @@ class Intake:
                 await asyncio.sleep(backoff_s(tries, random.random()))
         return [(inbound, Rejected(RejectCode.UNPROCESSABLE, reason_of(error))) for inbound, _, error in failed]
 
-    async def _register_and_send(self, batch: Batch, owed: Sequence[Owed]) -> None:
-        attempts = await self._births.register(owed, self._clock, wanted=lambda: self._is_wanted(batch))
+    async def _register_and_send(self, batch: Batch, events: Sequence[ReceivedEvent]) -> None:
+        attempts = await self._births.register(events, self._clock, wanted=lambda: self._is_wanted(batch))
         # They are open in the database now, so they are made even if the acknowledgement should fail.
         self._dispatcher.start(attempts)
-
-    async def _set_aside(self, batch: Batch, rejects: Rejects) -> None:
-        """Publish the dead letters until the broker has them all; only then may the batch be acknowledged."""
-        failures, left = 0, rejects
-        while left:
-            outcomes = await self._publisher.publish(
-                [self._letter(*each) for each in left], timeout_s=DEAD_LETTER_TIMEOUT_S
-            )
-            for reject, outcome in zip(left, outcomes, strict=True):
-                if outcome is Outcome.CONFIRMED:
-                    _tell(*reject)
-            left = [reject for reject, outcome in zip(left, outcomes, strict=True) if outcome is not Outcome.CONFIRMED]
-            if not left:
-                return
-            failures += 1
-            log.warning("dead_letters_wait", messages=len(left), outcomes=sorted({str(each) for each in outcomes}))
-            await asyncio.sleep(backoff_s(failures, random.random()))
-            if not self._is_wanted(batch):
-                raise Unavailable("the dead letters could not be published")
-
-    def _letter(self, inbound: Inbound, rejected: Rejected) -> Outgoing:
-        return dead_letter(inbound, CALLBACK_EVENTS, rejected, failed_by=NAME, now=self._clock())
 
     def _is_wanted(self, batch: Batch) -> bool:
         """Whether waiting for an outage's end still serves: not once the broker hands the messages to others."""
@@ -142,29 +122,23 @@ class Intake:
 
 
 def _sort(messages: Sequence[Inbound]) -> tuple[Understood, Rejects]:
-    """Return what is owed to somebody, and what cannot be understood with the reason; total over any message."""
+    """Return what can be understood, and what cannot with the reason; total over any message."""
     understood, rejects = Understood(), Rejects()
     for inbound in messages:
         try:
-            owed = _owed(inbound)
+            event = _event(inbound)
         except Rejected as rejected:
             rejects.append((inbound, rejected))
         except Exception as error:  # a fault of ours; one message must not stop the queue
             log_failure("event_unreadable", error, message_id=inbound.message.message_id)
             rejects.append((inbound, Rejected(RejectCode.UNPROCESSABLE, f"reading it failed: {type(error).__name__}")))
         else:
-            understood += [] if owed is None else [(inbound, owed)]
+            understood.append((inbound, event))
     return understood, rejects
 
 
-def _owed(inbound: Inbound) -> Owed | None:
-    """Return what a message owes to whom; None where nobody wants to hear of it. Raises Rejected."""
+def _event(inbound: Inbound) -> ReceivedEvent:
+    """Return the event of a message. Raises Rejected."""
     if inbound.unreadable is not None:
         raise Rejected(RejectCode.UNREADABLE_PROPERTIES, "the AMQP properties cannot be decoded")
-    event = parse_event(inbound)
-    return None if event.callback_url is None else Owed(event, event.callback_url)
-
-
-def _tell(inbound: Inbound, rejected: Rejected) -> None:
-    metrics.dead_letter_count(str(rejected.code)).inc()
-    log.warning("dead_lettered", message_id=inbound.message.message_id, code=str(rejected.code))
+    return parse_event(inbound)

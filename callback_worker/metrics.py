@@ -8,9 +8,13 @@ from prometheus_client import Counter, Gauge, Histogram
 
 _attempts = Counter("voltline_callback_attempts_total", "Attempts by outcome.", ["outcome"])
 _deliveries = Counter("voltline_callback_deliveries_total", "Ended deliveries.", ["end"])
-_dead_letters = Counter("voltline_callback_dead_letters_total", "Event messages set aside, by code.", ["code"])
+_dead_letters = Counter("voltline_callback_dead_letters_total", "Messages set aside, by code.", ["code"])
+_commands = Counter(
+    "voltline_callback_commands_total", "Commands about callbacks, by outcome.", ["type", "outcome", "reason"]
+)
 in_flight = Gauge("voltline_callback_attempts_in_flight", "Attempts in flight.")
 unwritten = Gauge("voltline_callback_results_unwritten", "Attempts whose result is not in the database yet.")
+hosts_open = Gauge("voltline_callback_hosts_open", "Destinations whose breaker is open, as this worker knows them.")
 # From a fast subscriber on the same machine to one that waited through an outage.
 _first_attempt_s = Histogram(
     "voltline_callback_first_attempt_seconds",
@@ -22,6 +26,7 @@ _first_attempt_s = Histogram(
 attempt_count = cache(_attempts.labels)
 delivery_count = cache(_deliveries.labels)
 dead_letter_count = cache(_dead_letters.labels)
+command_count = cache(_commands.labels)
 
 
 def observe_first_attempt(body: str, now: datetime) -> None:

@@ -4,14 +4,18 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
 from callback_worker import metrics
-from callback_worker.delivery import Attempt, Result, State, Terms, next_state
+from callback_worker.delivery import Attempt, Result, Terms, next_state
+from callback_worker.gone import end_after, tell_gone
+from callback_worker.hosts import Change, Hosts, release_probes
 from callback_worker.patience import Patience, Turns
+from callback_worker.redelivery_store import close_redeliveries
 from callback_worker.store import Closing, close_attempts, give_back
+from shared.callbacks import State
 from shared.failures import log_failure, reason_of
 from shared.logs import get_logger
 
@@ -23,19 +27,30 @@ BATCH_MOST = 250
 UNWRITTEN_MOST = 1000
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a batch of results changed: deliveries closed, those of them and others that are gone, hosts."""
+
+    closed: set[UUID]
+    gone: set[UUID]
+    hosts: list[Change]
+
+
 class Results:
-    """The results of attempts that are not in the database yet. `on_retry` learns of every further attempt's time."""
+    """The results of attempts that are not in the database yet. `on_retry` learns when something more may be sent."""
 
     def __init__(
         self,
         patience: Patience,
         terms: Terms,
         *,
+        hosts: Hosts,
         clock: Callable[[], datetime],
         on_retry: Callable[[datetime], None],
     ) -> None:
         self._patience = patience
         self._terms = terms
+        self._hosts = hosts
         self._clock = clock
         self._on_retry = on_retry
         self._waiting: deque[Closing] = deque()
@@ -81,8 +96,8 @@ class Results:
             self._arrived.clear()
         if unmade:
             await self._undo(unmade)
-        if batch:
-            await self._write(batch)
+        for part in _parts(batch):
+            await self._write(part)
         done = [closing.attempt for closing in batch] + unmade
         self.unwritten.difference_update(attempt.callback_id for attempt in done)
         if not self.unwritten:
@@ -98,6 +113,7 @@ class Results:
         async def write() -> None:
             async with self._patience.engine.begin() as tx:
                 await give_back(tx, unmade)
+                await release_probes(tx, [attempt.callback_id for attempt in unmade])
 
         try:
             await self._patience.until_done(write, what="claims to undo", wanted=lambda: True)
@@ -124,22 +140,49 @@ class Results:
                 log_failure("result_not_stored", error, callback_id=str(closing.attempt.callback_id))
         return False
 
-    async def _close(self, batch: Sequence[Closing]) -> set[UUID]:
-        async def write() -> set[UUID]:
+    async def _close(self, batch: Sequence[Closing]) -> Written:
+        async def write() -> Written:
             async with self._patience.engine.begin() as tx:
-                return await close_attempts(tx, batch, self._clock())
+                now = self._clock()
+                is_manual = batch[0].attempt.redelivery is not None
+                closed = await (close_redeliveries if is_manual else close_attempts)(tx, batch, now)
+                done = [closing for closing in batch if closing.attempt.callback_id in closed]
+                gone = set() if is_manual else await end_after(tx, done)
+                return Written(closed, gone, await self._hosts.note(tx, done, now))
 
         return await self._patience.until_done(write, what="results", wanted=lambda: True)
 
-    def _tell(self, batch: Sequence[Closing], closed: set[UUID]) -> None:
+    def _tell(self, batch: Sequence[Closing], written: Written) -> None:
         for closing in batch:
             following = closing.next
-            if closing.attempt.callback_id not in closed:
+            if closing.attempt.callback_id not in written.closed:
                 _tell_fenced(closing)
-            elif following.next_attempt_at is not None:
-                self._on_retry(following.next_attempt_at)
-            else:
+            elif closing.attempt.redelivery is not None:
+                _tell_manual(closing)
+            elif following.next_attempt_at is None:
                 _tell_end(closing)
+            elif closing.attempt.callback_id not in written.gone:
+                self._on_retry(following.next_attempt_at)
+        tell_gone(written.gone)
+        for at in self._hosts.apply(written.hosts):
+            self._on_retry(at or self._clock())
+
+
+def _parts(batch: Sequence[Closing]) -> list[list[Closing]]:
+    """Return scheduled attempts and manual ones apart: these leave the delivery as it is, unless they deliver."""
+    scheduled = [closing for closing in batch if closing.attempt.redelivery is None]
+    manual = [closing for closing in batch if closing.attempt.redelivery is not None]
+    return [part for part in (scheduled, manual) if part]
+
+
+def _tell_manual(closing: Closing) -> None:
+    log.info(
+        "redelivery_ended",
+        callback_id=str(closing.attempt.callback_id),
+        message_id=str(closing.attempt.redelivery),
+        number=closing.attempt.number,
+        outcome=str(closing.result.outcome),
+    )
 
 
 def _tell_fenced(closing: Closing) -> None:
@@ -160,7 +203,7 @@ def _tell_end(closing: Closing) -> None:
             "delivery_failed",
             callback_id=str(closing.attempt.callback_id),
             event_id=str(closing.attempt.event_id),
-            host=closing.attempt.host,
+            destination=closing.attempt.destination,
             reason=str(following.reason),
             attempt_count=closing.attempt.number,
         )

@@ -1,4 +1,4 @@
-"""Claims due deliveries from Postgres: retries, what found no free slot at birth, and what a dead worker left behind.
+"""Claims due deliveries from Postgres: retries, what was refused at birth, and what a dead worker left behind.
 
 It is woken in the process by what becomes due or free here, and polls slowly for what happens elsewhere.
 """
@@ -8,11 +8,11 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from callback_worker import metrics
-from callback_worker.delivery import Outcome, Reason, Terms
+from callback_worker.claims import Claim, Claimed, claim_due
+from callback_worker.delivery import Outcome, Terms
 from callback_worker.dispatch import Dispatcher
 from callback_worker.patience import Patience, Turns
 from callback_worker.slots import Slots
-from callback_worker.store import Claim, Claimed, claim_due
 from shared.errors import Unavailable
 from shared.failures import log_failure
 from shared.logs import get_logger
@@ -73,7 +73,7 @@ class Retries:
         self._clock = clock
         self._stopped = False
         self._more_is_due = False
-        self._next_host = ""
+        self._next_destination = ""
         self.turns = Turns("claiming due deliveries")
         slots.on_free = self._slot_freed
 
@@ -88,6 +88,10 @@ class Retries:
         if self._dispatcher.room() > 0:
             self._alarm.ring()
 
+    def due_at(self, at: datetime) -> None:
+        """Say that something is due at a time."""
+        self._alarm.ring_at(at)
+
     async def run(self) -> None:
         """Claim until stopped."""
         while not self._stopped:
@@ -100,38 +104,37 @@ class Retries:
                 log_failure("claim_failed", error)
 
     async def run_once(self) -> int:
-        """Claim what is due, as far as there are slots; return how many deliveries were taken or had expired.
+        """Claim what is due, as far as there are slots; return how many deliveries were taken.
 
-        The hosts are visited in turn, some at a time, from where the last claim ended. It is over when no slot is free
-        or all hosts in a row gave nothing.
+        The destinations are visited in turn, some at a time, from where the last claim ended. It is over when no slot
+        is free or all of them in a row gave nothing.
         """
         count, found, from_first = 0, 0, False
         while not self._stopped and self._dispatcher.room() > 0:
-            if not self._next_host:
+            if not self._next_destination:
                 found, from_first = 0, True
             with self.turns.turn():
                 taken = await self._patience.until_done(
                     self._take_turn, what="claims", wanted=lambda: not self._stopped
                 )
             count, found = count + taken, found + taken
-            if from_first and not self._next_host and not found:
+            if from_first and not self._next_destination and not found:
                 break
-        # A host at its cap may have more; the slot that it frees next tells.
-        is_capped = max(self._slots.taken.values(), default=0) >= self._slots.per_host
-        self._more_is_due = count > 0 or is_capped or self._next_host != ""
+        # Whoever has as many in flight as it may have may have more that is due; the slot that is freed next tells.
+        self._more_is_due = count > 0 or self._slots.is_tight or self._next_destination != ""
         return count
 
     async def _take_turn(self) -> int:
         async with self._slots.claiming:
             claimed = await self._claim()
             for attempt in claimed.attempts:
-                taken = self._slots.take(attempt.host)
+                taken = self._slots.occupy(attempt.destination)
                 assert taken, "claims are made under the lock, within the free slots"
-        self._next_host = claimed.next_host
+        self._next_destination = claimed.next_destination
         # Also while draining: they are open in the database now, and the dispatcher gives back what is too late.
         self._dispatcher.start(claimed.attempts)
         _tell(claimed)
-        return len(claimed.attempts) + len(claimed.expired)
+        return len(claimed.attempts)
 
     async def _claim(self) -> Claimed:
         now = self._clock()
@@ -139,10 +142,11 @@ class Retries:
             now=now,
             leased_until=now + timedelta(seconds=self._terms.lease_s),
             most=max(0, self._dispatcher.room()),
+            spare=self._slots.spare,
             per_host=self._slots.per_host,
             taken=self._slots.taken,
             in_hand=self._dispatcher.in_hand(),
-            first_host=self._next_host,
+            first=self._next_destination,
             takes_over=not self._patience.is_settling(),
         )
         async with self._patience.engine.begin() as tx:
@@ -157,6 +161,3 @@ def _tell(claimed: Claimed) -> None:
     for callback_id in claimed.abandoned:
         metrics.attempt_count(str(Outcome.AMBIGUOUS)).inc()
         log.warning("attempt_ambiguous", callback_id=str(callback_id), next="repeated with the same webhook-id")
-    for callback_id in claimed.expired:
-        metrics.delivery_count(str(Reason.EXPIRED)).inc()
-        log.warning("delivery_failed", callback_id=str(callback_id), reason=str(Reason.EXPIRED))

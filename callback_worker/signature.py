@@ -1,41 +1,39 @@
-"""Signatures of Standard Webhooks 1.0 (symmetric, `v1`), and the keys that make them."""
+"""The header `webhook-signature` (Standard Webhooks 1.0): `v1,` entries, and a `v1a,` one where there is a key pair."""
 
 import base64
-import binascii
 import hmac
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-PREFIX = "whsec_"
-# The specification's bounds: shorter is guessable, longer brings nothing to HMAC-SHA256.
-MIN_KEY_BYTES = 24
-MAX_KEY_BYTES = 64
+from shared.signing_keys import SigningKey, keys_of
+from shared.signing_pair import SigningPair
 
 
 @dataclass(frozen=True, slots=True)
-class SigningKey:
-    """A symmetric key. Its repr shows nothing of it."""
+class Signer:
+    """Signs for every client, with its own keys. Deriving those costs a microsecond, the pair some forty."""
 
-    secret: bytes = field(repr=False)
+    keys: tuple[SigningKey, ...]
+    pair: SigningPair | None = None
 
-
-def parse_key(text: str) -> SigningKey:
-    """Return the key of a `whsec_…` text. Raises ValueError with a sentence that does not repeat the text."""
-    if not text.startswith(PREFIX):
-        raise ValueError(f"must begin with {PREFIX}")
-    try:
-        secret = base64.b64decode(text.removeprefix(PREFIX), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ValueError("is not base64") from error
-    if not MIN_KEY_BYTES <= len(secret) <= MAX_KEY_BYTES:
-        raise ValueError(f"has {len(secret)} bytes, not {MIN_KEY_BYTES} to {MAX_KEY_BYTES}")
-    return SigningKey(secret)
+    def sign(self, client: str | None, *, webhook_id: str, timestamp: int, body: bytes) -> str:
+        """Return the header's value; the newest key comes first."""
+        own = keys_of(client, self.keys)
+        entries = signature(own, webhook_id=webhook_id, timestamp=timestamp, body=body)
+        if self.pair is None:
+            return entries
+        signed = self.pair.of_client(client).sign(_content(webhook_id, timestamp, body))
+        return f"{entries} v1a,{base64.b64encode(signed).decode()}"
 
 
 def signature(keys: Iterable[SigningKey], *, webhook_id: str, timestamp: int, body: bytes) -> str:
-    """Return the value of `webhook-signature`: one `v1,` entry per key, so that receivers may rotate."""
-    signed = b"%b.%d.%b" % (webhook_id.encode(), timestamp, body)
+    """Return the symmetric entries: one `v1,` per key, so that receivers may rotate."""
+    signed = _content(webhook_id, timestamp, body)
     return " ".join(f"v1,{_digest(key, signed)}" for key in keys)
+
+
+def _content(webhook_id: str, timestamp: int, body: bytes) -> bytes:
+    return b"%b.%d.%b" % (webhook_id.encode(), timestamp, body)
 
 
 def _digest(key: SigningKey, signed: bytes) -> str:

@@ -19,6 +19,7 @@ from gateway.openapi import document
 from gateway.outcomes import Outcomes
 from gateway.problems import handle_problems
 from gateway.publishing import CommandPublisher
+from gateway.routes.callbacks import callback_routes
 from gateway.routes.commands import command_routes
 from gateway.routes.directory import directory_routes
 from gateway.routes.documentation import documentation_routes
@@ -69,6 +70,7 @@ def create_app(
     app.include_router(payment_routes(commands, database, keys, webhooks))
     app.include_router(directory_routes(database, keys))
     app.include_router(page_routes(commands, database, has_sandbox=webhooks.provider is PaymentProvider.SANDBOX))
+    app.include_router(callback_routes(database, keys))
     documented = documentation_routes(document(app, is_anonymous=keys is None))
     app.router.routes[:0] = command_routes(commands, database, outcomes, keys)
     app.router.routes.extend([*_health_routes(publisher), *documented])

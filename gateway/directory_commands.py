@@ -37,6 +37,7 @@ def _route(
         method=method,
         path=f"{path}/{{{parameter}}}",
         body=body,
+        has_body=is_set,  # RFC 9110 gives the content of a DELETE no meaning
         key=key,
         id_from=IdFrom.PATH,
         acknowledge=_acknowledge(key, parameter, message),

@@ -11,9 +11,20 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from gateway.command_route import OPERATOR_TAG, PAYMENT_TAG, SESSION_TAG, CommandRoute, IdFrom
+from gateway.callback_commands import RedeliverBody, SetSubscriptionBody
+from gateway.callback_schemas import (
+    Callback,
+    RedeliveriesAccepted,
+    RedeliveryAccepted,
+    RedeliveryCount,
+    Subscription,
+    SubscriptionAccepted,
+    SubscriptionDeleted,
+)
+from gateway.command_route import CALLBACK_TAG, OPERATOR_TAG, PAYMENT_TAG, SESSION_TAG, CommandRoute, IdFrom
 from gateway.commands import COMMANDS
 from gateway.openapi_3_0 import as_3_0
+from gateway.openapi_callbacks import EVENT_CALLBACKS
 from gateway.preference import MOST_WAIT_S
 from gateway.problems import MEDIA_TYPE, Kind
 from gateway.resources import DRIVER, PAYMENT_LINK, REQUEST, STATION, TARIFF
@@ -35,6 +46,7 @@ from gateway.schemas import (
     TariffAccepted,
 )
 from gateway.session_commands import RequestSessionBody, StartSessionBody
+from shared.callback_commands import Redeliver, RemoveSubscription
 
 OPENAPI_VERSION = "3.0.3"
 _REF = "#/components/schemas/{model}"
@@ -67,6 +79,7 @@ Errors are `application/problem+json` (RFC 9457). Their `type` is stable.
 _TAGS = [
     {"name": SESSION_TAG, "description": "Charging sessions, from request to end."},
     {"name": PAYMENT_TAG, "description": "Payment links and refunds. Commands need the scope `payments`."},
+    {"name": CALLBACK_TAG, "description": "The log of callbacks, redelivery, and standing subscriptions."},
     {"name": OPERATOR_TAG, "description": "Who may charge, where, and at what price. Needs the scope `operator`."},
 ]
 
@@ -119,7 +132,9 @@ def _acknowledgement(route: CommandRoute) -> type[BaseModel]:
 
 
 def _outcome(route: CommandRoute) -> type[BaseModel]:
-    """What a caller who waits is shown."""
+    """What a caller who waits is shown; of a dry run, what everybody is."""
+    if route.body in _OUTCOMES:
+        return _OUTCOMES[route.body]
     if route.id_from is IdFrom.PATH:
         return _OF_DIRECTORY[route.parameter][2 if route.resource is None else 1]
     if route.resource is PAYMENT_LINK:
@@ -130,6 +145,16 @@ def _outcome(route: CommandRoute) -> type[BaseModel]:
 _ACKNOWLEDGEMENTS: Mapping[type[BaseModel], type[BaseModel]] = {
     RequestSessionBody: RequestAcknowledged,
     StartSessionBody: SessionStarted,
+    Redeliver: RedeliveryAccepted,
+    RedeliverBody: RedeliveriesAccepted,
+    SetSubscriptionBody: SubscriptionAccepted,
+    RemoveSubscription: SubscriptionAccepted,
+}
+_OUTCOMES: Mapping[type[BaseModel], type[BaseModel]] = {
+    Redeliver: Callback,
+    RedeliverBody: RedeliveryCount,
+    SetSubscriptionBody: Subscription,
+    RemoveSubscription: SubscriptionDeleted,
 }
 # The acknowledgement, the resource, and what is shown of one that was deleted.
 _OF_DIRECTORY: Mapping[str, tuple[type[BaseModel], ...]] = {
@@ -151,27 +176,33 @@ def _operation(route: CommandRoute) -> dict[str, Any]:
     if route.id_from is IdFrom.PATH:
         kinds = (Kind.INVALID_PARAMETER, *kinds)
         named = [{"name": route.parameter, "in": "path", "required": True, "schema": _IDENTIFIER}]
+    if route.id_from is IdFrom.ID_IN_PATH:
+        named = [{"name": route.parameter, "in": "path", "required": True, "schema": _ID}]
+    if route.look_first is not None:
+        kinds = (Kind.NOT_FOUND if route.id_from is IdFrom.ID_IN_PATH else Kind.DATABASE_UNAVAILABLE, *kinds)
     content = {"required": True, "content": _json(route.body, route.example)}
     return {
         "tags": [route.tag],
         "summary": route.summary,
         "description": route.description,
-        "operationId": route.body.TYPE,
+        "operationId": route.operation_id or route.body.TYPE,
         "parameters": [*named, _IDEMPOTENCY_KEY, _PREFER],
         **({"requestBody": content} if route.has_body else {}),
         "responses": {**_answers(route), **_problems(kinds)},
+        **({"callbacks": EVENT_CALLBACKS} if "callback_url" in route.body.model_fields else {}),
     }
 
 
 def _answers(route: CommandRoute) -> dict[str, Any]:
     """The acknowledgement and the outcome: one answer with two bodies where both have the status 200."""
+    is_dry_run = route.look_first is not None and route.resource is None
     acknowledged: dict[str, Any] = {
         "description": "Acknowledged: the broker has the command on disk.",
         "content": _json(_acknowledgement(route), route.acknowledgement_example),
         "headers": {} if route.location is None else {"Location": _LOCATION},
     }
     outcome: dict[str, Any] = {
-        "description": "With `Prefer: wait=N`: the command was applied, and this is what has become of it.",
+        "description": "A dry run: what it finds." if is_dry_run else _APPLIED_DESCRIPTION,
         "content": {"application/json": {"schema": _reference(_outcome(route))}},
         "headers": {"Preference-Applied": _APPLIED},
     }
@@ -185,6 +216,8 @@ def _answers(route: CommandRoute) -> dict[str, Any]:
 
 
 _IDENTIFIER = {"type": "string", "minLength": 1, "maxLength": 255}
+_APPLIED_DESCRIPTION = "With `Prefer: wait=N`: the command was applied, and this is what has become of it."
+_ID = {"type": "string", "format": "uuid"}
 _LOCATION = {"description": "Where it can be read, once applied.", "schema": {"type": "string"}}
 _APPLIED = {
     "description": "Only where the answer is the outcome; the plain acknowledgement after the time is over has none.",

@@ -1,7 +1,7 @@
 """Waits for the ends of published commands: one query a tick for all who wait, none while nobody does.
 
-The inbox is the truth: a row of ours is our end, a row that another body made of our message id is not. While the
-database is away there are no ends, and callers get the plain acknowledgement when their time is over.
+The workers' inboxes are the truth: a row of ours is our end, a row that another body made of our message id is not.
+While the database is away there are no ends, and callers get the plain acknowledgement when their time is over.
 """
 
 import asyncio
@@ -27,7 +27,10 @@ MOST_WAITERS = 1000
 
 _ENDS = """
     SELECT "messageId", "bodyHash", outcome, reason FROM inbox
-    WHERE "messageId" = ANY(CAST(:ids AS uuid[])) AND outcome <> 'PARKED'"""
+    WHERE "messageId" = ANY(CAST(:ids AS uuid[])) AND outcome <> 'PARKED'
+    UNION ALL
+    SELECT "messageId", "bodyHash", outcome, reason FROM callback_inbox
+    WHERE "messageId" = ANY(CAST(:ids AS uuid[]))"""
 
 
 @dataclass(frozen=True, slots=True)

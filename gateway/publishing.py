@@ -9,7 +9,7 @@ from gateway.faults import FaultLog
 from gateway.problems import Kind, Problem
 from shared.broker.publisher import Outcome, Publisher
 from shared.clock import now_utc
-from shared.commands import CLIENT, PRIVILEGED, AnyCommand, canonical_body
+from shared.commands import CLIENT, PRIVILEGED, Command, canonical_body
 from shared.messages import Message, Outgoing
 from shared.topology import COMMANDS
 
@@ -26,9 +26,7 @@ class CommandPublisher:
         self._publisher = publisher
         self._faults = FaultLog()
 
-    async def publish(
-        self, command: AnyCommand, id_of_message: UUID, caller: Caller, *, trace: dict[str, object]
-    ) -> None:
+    async def publish(self, command: Command, id_of_message: UUID, caller: Caller, *, trace: dict[str, object]) -> None:
         """Return once the broker has confirmed; raise the 503 that says what else happened."""
         if self._publisher.in_flight >= MAX_IN_FLIGHT:
             raise Problem(Kind.OVERLOADED, f"{MAX_IN_FLIGHT} commands already wait for the broker.")
@@ -42,7 +40,7 @@ class CommandPublisher:
             raise _unpublished(outcome, self._publisher.fault())
 
 
-def _message(command: AnyCommand, id_of_message: UUID, caller: Caller, trace: dict[str, object]) -> Message:
+def _message(command: Command, id_of_message: UUID, caller: Caller, trace: dict[str, object]) -> Message:
     session_id = getattr(command, "session_id", None)
     return Message(
         body=canonical_body(command),

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
+from uuid import UUID
 
+from gateway.auth import Caller
 from gateway.costs import cost_and_currency
 from shared.resources import REQUEST_COLUMNS, SESSION_COLUMNS, request_json, rfc3339, session_json
 
@@ -16,6 +18,8 @@ STATIONS_PATH: Final = "/api/v1/stations"
 TARIFFS_PATH: Final = "/api/v1/tariffs"
 PAYMENTS_PATH: Final = "/api/v1/payment"
 PAYMENT_LINKS_PATH: Final = f"{PAYMENTS_PATH}/link"
+CALLBACKS_PATH: Final = "/api/v1/callbacks"
+SUBSCRIPTIONS_PATH: Final = "/api/v1/subscriptions"
 
 Row = dict[str, Any]
 
@@ -27,6 +31,7 @@ class Resource:
     """One kind of thing. `to_json` is given the row and the time at which it is shown.
 
     `condition` is SQL: what a row of the table must have to be such a thing.
+    What is `is_own` has a name within its client only, so that operators, too, have theirs.
     """
 
     table: str
@@ -34,6 +39,11 @@ class Resource:
     columns: tuple[str, ...]
     condition: str = "true"
     to_json: Callable[[Row, datetime], dict[str, Any]]
+    is_own: bool = False
+
+    def client_for(self, caller: Caller) -> str | None:
+        """Return the client whose rows the caller may see; None is everybody's."""
+        return caller.client if self.is_own else caller.sees_only
 
 
 def live_session_json(row: Row, now: datetime) -> dict[str, Any]:
@@ -51,13 +61,26 @@ def _payment_link_json(row: Row, _: datetime) -> dict[str, Any]:
     return {"sessionId": str(row["id"])} | {name: link[name] for name in _LINK_KEYS}
 
 
+def callback_json(row: Row, _: datetime) -> dict[str, Any]:
+    """Return the JSON of a callback as lists show it."""
+    shown = plain_json(row)
+    return {"callbackId": shown.pop("id"), **shown}
+
+
 def _row_json(row: Row, _: datetime) -> dict[str, Any]:
+    return plain_json(row)
+
+
+def plain_json(row: Row) -> dict[str, Any]:
+    """Return the row with its times and decimals as JSON has them."""
     return {name: _plain(value) for name, value in row.items()}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return rfc3339(value)
+    if isinstance(value, UUID):  # asyncpg's are of a subclass, which orjson does not know
+        return str(value)
     return format(value, "f") if isinstance(value, Decimal) else value
 
 
@@ -92,3 +115,19 @@ TARIFF: Final = Resource(
     ),
     to_json=_row_json,
 )  # fmt: skip
+# A callback as lists show it; the log adds its body and attempts.
+CALLBACK: Final = Resource(
+    table="callback_deliveries",
+    columns=(
+        "id", "eventId", "type", "sessionId", "requestId", "url", "state", "reason", "attemptCount", "nextAttemptAt",
+        "createdAt", "deliveredAt",
+    ),
+    to_json=callback_json,
+)  # fmt: skip
+SUBSCRIPTION: Final = Resource(
+    table="callback_subscriptions",
+    key="name",
+    columns=("name", "url", "types", "paused", "createdAt", "updatedAt"),
+    to_json=_row_json,
+    is_own=True,
+)

@@ -10,7 +10,7 @@ from gateway.problems import Kind, Problem
 from gateway.reads import read_one
 from gateway.resources import REQUEST, Row
 from shared.clock import now_utc
-from shared.commands import AnyCommand
+from shared.commands import Command
 
 # The codes are the session worker's; one that has no words here speaks for itself.
 _IN_WORDS: Final = {
@@ -32,13 +32,15 @@ _IN_WORDS: Final = {
     "PAYMENT_PROCESSING": "A payment is being processed; `force` makes another link all the same.",
     "PROVIDER_DECLINED": "The payment provider has declined it.",
     "REFUND_FAILED": "The payment provider could not give the money back.",
+    "TOO_MANY_SUBSCRIPTIONS": "The client has as many subscriptions as it may have; remove one.",
+    "UNKNOWN_CALLBACK": "There is no such callback.",
     "SESSION_EXISTS": "There already is a session or request with this id.",
     "UNKNOWN_SESSION": "There is no such session.",
 }
 
 
 async def shown(
-    database: Database, route: CommandRoute, command: AnyCommand, end: End, caller: Caller
+    database: Database, route: CommandRoute, command: Command, end: End, caller: Caller
 ) -> dict[str, Any] | None:
     """Return the JSON of what the command is about, None where it cannot be found; raise the 409 of a refusal.
 
@@ -46,13 +48,13 @@ async def shown(
     """
     key = getattr(command, route.key)
     if route.resource is REQUEST or (end.is_applied and route.resource is not None):
-        row = await read_one(database, route.resource, key, caller.sees_only)
+        row = await read_one(database, route.resource, key, route.resource.client_for(caller))
         if end.is_applied or _is_decision(row, end):
             return None if row is None else route.resource.to_json(row, now_utc())
     if not end.is_applied:
         reason = end.reason or "REFUSED"
         raise Problem(Kind.REFUSED, _IN_WORDS.get(reason, f"The command was refused: {reason}."), reason=reason)
-    return {route.parameter: key, "deleted": True}
+    return {route.parameter: key, "deleted": True} if route.method == "DELETE" else None
 
 
 def _is_decision(request: Row | None, end: End) -> bool:

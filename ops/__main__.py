@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ops import demo, provision, records, up
+from ops import callback_secret, callbacks, demo, listen, provision, records, up
 from ops.local_stack import StackError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.add_typer(records.drivers, name="drivers")
 app.add_typer(records.sessions, name="sessions")
 app.add_typer(records.requests, name="requests")
+app.add_typer(callbacks.callbacks, name="callbacks")
 
 
 @app.command("provision")
@@ -51,6 +52,28 @@ def run_demo(
 ) -> None:
     """Show a request, a session and a load of 1,000 requests, from acknowledgement to verified callback."""
     raise typer.Exit(_told(lambda: demo.run(against=against, receiver_host=receiver_host)))
+
+
+@app.command("callback-secret")
+def run_callback_secret(
+    client: Annotated[str | None, typer.Argument(help="A client of the key file; `anonymous` without one.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="The public key of `v1a` signatures instead.")] = False,
+) -> None:
+    """Print what a client verifies its callbacks with, newest first, from CALLBACK_SIGNING_KEYS."""
+    raise typer.Exit(callback_secret.main(client, public=public))
+
+
+@app.command("listen")
+def run_listen(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any that is free.")] = 8080,
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    secret: Annotated[str | None, typer.Option(help="whsec_…; else from CALLBACK_SIGNING_KEYS.")] = None,
+    client: Annotated[str | None, typer.Option(help="Verify as this client, from CALLBACK_SIGNING_KEYS.")] = None,
+    status: Annotated[int, typer.Option(min=200, max=599, help="What to answer; 500 shows the retries.")] = 204,
+) -> None:
+    """Show and verify the callbacks that arrive here, until Ctrl-C."""
+    verified_with = listen.secret_of(secret, client)
+    raise typer.Exit(listen.main(verified_with, host=host, port=port, status=status))
 
 
 def _told(work: Callable[[], int]) -> int:

@@ -33,6 +33,10 @@ GATEWAY = Rights(
         "stations": ("SELECT",),
         "tariffs": ("SELECT",),
         "sandbox_links": ("SELECT",),
+        "callback_deliveries": ("SELECT",),
+        "callback_attempts": ("SELECT",),
+        "callback_subscriptions": ("SELECT",),
+        "callback_inbox": ("SELECT",),
     },
     publishes_to=(COMMANDS,),
 )
@@ -61,6 +65,11 @@ CALLBACK_WORKER = Rights(
     tables={
         "callback_deliveries": ("SELECT", "INSERT", "UPDATE"),
         "callback_attempts": ("SELECT", "INSERT", "UPDATE"),
+        "callback_hosts": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "callback_subscriptions": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "callback_inbox": ("SELECT", "INSERT", "UPDATE"),
+        "callback_redeliveries": ("SELECT", "INSERT", "DELETE"),
+        "callback_redelivery_jobs": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     },
     publishes_to=(DEAD,),
     consumes=(CALLBACK_EVENTS, CALLBACK_COMMANDS),

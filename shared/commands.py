@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import sha256
-from typing import Annotated, Any, ClassVar, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Self, TypeVar
 from uuid import UUID
 
 import orjson
@@ -84,6 +84,9 @@ class Command(BaseModel):
         validate_by_alias=True,
     )
     TYPE: ClassVar[str]
+
+
+Model = TypeVar("Model", bound=Command)
 
 
 class RequestSession(Command):
@@ -259,7 +262,12 @@ def parse_command(body: bytes, command_type: str) -> AnyCommand:
 
     Raises Rejected with the code that the dead letter will carry.
     """
-    model = COMMANDS.get(command_type)
+    return parse_as(COMMANDS, body, command_type)
+
+
+def parse_as(models: Mapping[str, type[Model]], body: bytes, command_type: str) -> Model:
+    """Return the command, of the model that has this queue type. Raises Rejected as above."""
+    model = models.get(command_type)
     if model is None:
         raise Rejected(RejectCode.UNKNOWN_TYPE, f"no command is called {command_type[:100]!r}")
     if len(body) > MAX_BODY_BYTES:
@@ -293,12 +301,12 @@ def _detail(fault: Any) -> str:
     return str(fault["msg"]).removeprefix("Value error, ")
 
 
-def canonical_body(command: AnyCommand) -> bytes:
+def canonical_body(command: Command) -> bytes:
     """Return the command as the JSON that goes on the queue: set fields only, decimals as strings."""
     return command.model_dump_json(by_alias=True, exclude_none=True).encode()
 
 
-def body_hash(command: AnyCommand) -> bytes:
+def body_hash(command: Command) -> bytes:
     """Return what tells whether a message id comes again with the same meaning; the order of keys has none."""
     content = command.model_dump(mode="json", by_alias=True, exclude_none=True)
     return sha256(command.TYPE.encode() + orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).digest()

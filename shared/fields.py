@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import orjson
 from pydantic import AfterValidator, BeforeValidator, Field
-from yarl import URL
 
+from shared.callback_url import parse_callback_url
 from shared.pricing import TOO_FINE_CURRENCIES
 
 MAX_METADATA_BYTES = 16 * 1024
@@ -22,11 +22,8 @@ MAX_ENERGY_KWH = Decimal(1000000)
 MAX_METER_WH = Decimal(10**12)
 MAX_UNIT_PRICE = Decimal(1000000)
 
-_CALLBACK_SCHEMES = ("http", "https")
-# yarl takes an empty user name for none.
-_USERINFO = re.compile(r"[^/?#]*//[^/?#]*@")
-# An odd number of backslashes before u0000: an even one spells backslashes, which are harmless.
 _DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+# An odd number of backslashes before u0000: an even one spells backslashes, which are harmless.
 _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
@@ -68,21 +65,7 @@ def _check_metadata(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_callback_url(value: str) -> str:
-    if any(char.isspace() or unicodedata.category(char) in ("Cc", "Cs") for char in value):
-        raise ValueError("must not contain white space or control characters")
-    if "\\" in value:
-        raise ValueError("must not contain a backslash")
-    try:
-        url = URL(value)
-        has_port = url.port is not None
-    except ValueError as error:
-        raise ValueError(f"is not a URL: {error}") from error
-    if url.scheme not in _CALLBACK_SCHEMES or not url.host or not has_port:
-        raise ValueError("must be an absolute http or https URL")
-    if url.user is not None or url.password is not None or _USERINFO.match(value):
-        raise ValueError("must not carry a user name or password")
-    if "#" in value:
-        raise ValueError("must not have a fragment")
+    parse_callback_url(value)
     return value
 
 

@@ -1,6 +1,7 @@
 """Settings from the environment: read once, frozen, every fault named before a process starts."""
 
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Literal, NoReturn, TypeVar
 
@@ -42,6 +43,29 @@ HttpUrl = Annotated[SecretStr, _url_of("http", "https")]
 Secret = Annotated[SecretStr, AfterValidator(lambda secret: SecretStr(secret.get_secret_value().strip()))]
 
 LowerCase = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+
+
+Value = TypeVar("Value")
+
+
+def list_of(parse: Callable[[str], Value], what: str, *, secret: bool = False) -> BeforeValidator:
+    """Parse a comma-separated text. Every bad item is named by its position, a secret one by nothing else."""
+
+    def parse_all(text: object) -> object:
+        if not isinstance(text, str):
+            return text
+        values, faults = [], []
+        for position, item in enumerate(text.split(","), start=1):
+            try:
+                values.append(parse(item.strip()))
+            except ValueError as error:
+                name = f"{what} {position}" if secret else f"{what} {position} ({item.strip()})"
+                faults.append(f"{name} {error}")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return tuple(values)
+
+    return BeforeValidator(parse_all)
 
 
 class PaymentProvider(StrEnum):

@@ -12,6 +12,7 @@ import asyncpg
 from ops.local_stack.processes import Process, Processes
 from ops.receiver import Answer, Callback, Receiver
 from shared.broker.publisher import Outcome, Publisher
+from shared.callbacks import ANONYMOUS
 from shared.events import Event, EventType, outbox_entry, outgoing
 from tests.wire import eventually
 
@@ -29,7 +30,7 @@ def event(url: str | None, **changes: Any) -> Event:
         "session_id": session_id,
         "request_id": None,
         "callback_url": url,
-        "client": "app",
+        "client": ANONYMOUS,
         "caused_by": uuid4(),
     }
     return Event(**(defaults | changes))
@@ -119,6 +120,44 @@ class CallbackLog:
         """The database's time."""
         found: datetime = await self._connection.fetchval("SELECT now()")
         return found
+
+    async def make_due(self, event_id: UUID) -> None:
+        """What time alone would do."""
+        await self._connection.execute(
+            """UPDATE callback_deliveries SET "nextAttemptAt" = now() WHERE "eventId" = $1""", event_id
+        )
+
+    async def command_is_refused(self, reason: str) -> None:
+        """Wait until a command about callbacks has been refused for this reason."""
+
+        async def look() -> bool:
+            query = "SELECT count(*) FROM callback_inbox WHERE outcome = 'REFUSED' AND reason = $1"
+            return bool(await self._connection.fetchval(query, reason))
+
+        await eventually(look)
+
+    async def count(self, table: str) -> int:
+        """How many rows a table has."""
+        return int(await self._connection.fetchval(f"SELECT count(*) FROM {table}"))
+
+    async def clear(self, table: str) -> None:
+        """Empty a table."""
+        await self._connection.execute(f"DELETE FROM {table}")
+
+    async def subscribe(self, client: str, url: str) -> None:
+        """As the callback worker does for a client who asks."""
+        await self._connection.execute(
+            "INSERT INTO callback_subscriptions VALUES ($1, 'test', $2, NULL, false, now(), now())", client, url
+        )
+
+    async def none_is_pending(self) -> None:
+        """Wait until every delivery has its end."""
+
+        async def look() -> bool:
+            query = "SELECT count(*) FROM callback_deliveries WHERE state = 'PENDING'"
+            return not await self._connection.fetchval(query)
+
+        await eventually(look)
 
     async def end_lease(self, event_id: UUID) -> None:
         """What time alone would do."""

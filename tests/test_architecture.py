@@ -19,6 +19,7 @@ ONLY_IN = {
     "pamqp": ("shared/broker/",),
     "fastapi": ("gateway/",),
     "aiohttp": ("callback_worker/", "ops/receiver.py", "ops/demo_load.py"),
+    "cryptography": ("shared/signing_pair.py",),
     "httpx": ("ops/", "session_worker/authorizer.py"),
     "stripe": ("session_worker/payments/stripe_provider.py", "gateway/webhooks.py"),
 }
@@ -40,9 +41,14 @@ PURE = (
     "session_worker/payments/decide.py",
     "session_worker/payments/notes.py",
     "session_worker/payments/stripe_objects.py",
+    "shared/callback_url.py",
     "shared/meter.py",
     "shared/pricing.py",
+    "callback_worker/addresses.py",
+    "callback_worker/breaker.py",
     "callback_worker/delivery.py",
+    "callback_worker/pace.py",
+    "callback_worker/ports.py",
     "callback_worker/signature.py",
 )
 INPUT_OUTPUT = {"asyncio", "sqlalchemy", "asyncpg", "aiohttp", "httpx", "aio_pika", "socket", "os", "time", "random"}

@@ -5,7 +5,7 @@ With `Prefer: wait=N` the answer is the outcome, where there is one in time.
 """
 
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, assert_never
 from urllib.parse import quote
 from uuid import UUID
@@ -35,7 +35,7 @@ from gateway.preference import preferred_wait_s
 from gateway.problems import Kind, Problem
 from gateway.publishing import CommandPublisher
 from gateway.waiting import shown
-from shared.commands import AnyCommand, body_hash
+from shared.commands import Command, body_hash
 from shared.errors import VoltlineError
 
 
@@ -45,13 +45,17 @@ def command_routes(
     """Return a route per command. A name in a path may hold slashes, percent-encoded or not."""
     return [
         Route(
-            route.path.replace("}", ":path}"),
+            _pattern(route),
             CommandEndpoint(route, commands, database, outcomes, keys),
             methods=[route.method],
             name=route.body.TYPE,
         )
         for route in COMMANDS
     ]
+
+
+def _pattern(route: CommandRoute) -> str:
+    return route.path.replace("}", ":uuid}" if route.id_from is IdFrom.ID_IN_PATH else ":path}")
 
 
 class CommandEndpoint:
@@ -80,6 +84,9 @@ class CommandEndpoint:
         try:
             command = await self._command(scope, receive, headers, id_of_message)
             self._refuse_privileged_fields(command, caller)
+            if (found := await self._look_first(command, caller)) is not None:
+                await _send(send, 200, orjson.dumps(found), [])
+                return
             await self._commands.publish(command, id_of_message, caller, trace=trace_headers(headers))
             wait_s = preferred_wait_s(scope["headers"]) if b"prefer" in headers else 0
             if not wait_s:
@@ -95,9 +102,9 @@ class CommandEndpoint:
         else:
             await _send(send, 200, orjson.dumps(content), [(b"preference-applied", b"wait=%d" % wait_s)])
 
-    async def _command(self, scope: Scope, receive: Receive, headers: Headers, id_of_message: UUID) -> AnyCommand:
+    async def _command(self, scope: Scope, receive: Receive, headers: Headers, id_of_message: UUID) -> Command:
         route = self._route
-        name = name_in_path(scope, route.parameter) if route.id_from is IdFrom.PATH else None
+        name = _key_in_path(route, scope)
         if not route.has_body:
             await read_body(receive, headers)
             return route.body.model_validate({route.key: name})
@@ -106,26 +113,30 @@ class CommandEndpoint:
         match route.id_from:
             case IdFrom.MESSAGE:
                 return command.model_copy(update={route.key: id_of_message})
-            case IdFrom.PATH:
+            case IdFrom.PATH | IdFrom.ID_IN_PATH:
                 return command.model_copy(update={route.key: name})
             case IdFrom.BODY:
                 return command
         assert_never(route.id_from)
 
-    def _refuse_privileged_fields(self, command: AnyCommand, caller: Caller) -> None:
+    async def _look_first(self, command: Command, caller: Caller) -> Mapping[str, Any] | None:
+        look = self._route.look_first
+        return None if look is None else await look(self._database, command, caller)
+
+    def _refuse_privileged_fields(self, command: Command, caller: Caller) -> None:
         for name in self._route.privileged_fields:
             if getattr(command, name) is not None and not caller.is_privileged:
                 pointer = "/" + str(type(command).model_fields[name].alias)
                 errors = [{"pointer": pointer, "detail": "needs the scope operator"}]
                 raise Problem(Kind.FORBIDDEN, f"{pointer} needs the scope operator.", errors=errors)
 
-    async def _acknowledge(self, command: AnyCommand, send: Send) -> None:
+    async def _acknowledge(self, command: Command, send: Send) -> None:
         route, headers = self._route, []
         if route.location is not None:
             headers = [(b"location", f"{route.location}/{quote(str(getattr(command, route.key)), safe='')}".encode())]
         await _send(send, route.status, route.acknowledge(command), headers)
 
-    async def _shown(self, command: AnyCommand, end: End, caller: Caller, wait_s: int) -> dict[str, Any] | None:
+    async def _shown(self, command: Command, end: End, caller: Caller, wait_s: int) -> dict[str, Any] | None:
         """Return what the outcome shows; None where the database has just gone away, or the resource with it."""
         try:
             return await shown(self._database, self._route, command, end, caller)
@@ -134,6 +145,18 @@ class CommandEndpoint:
         except Problem as refusal:
             refusal.headers["Preference-Applied"] = f"wait={wait_s}"
             raise
+
+
+def _key_in_path(route: CommandRoute, scope: Scope) -> str | UUID | None:
+    match route.id_from:
+        case IdFrom.PATH:
+            return name_in_path(scope, route.parameter)
+        case IdFrom.ID_IN_PATH:
+            key: UUID = scope["path_params"][route.parameter]
+            return key
+        case IdFrom.MESSAGE | IdFrom.BODY:
+            return None
+    assert_never(route.id_from)
 
 
 async def _counted(scope: Scope, waiting: Coroutine[Any, Any, End | None]) -> End | None:

@@ -1,34 +1,21 @@
 """Claiming and closing in Postgres, transaction by transaction, without a worker around them."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator
+from datetime import timedelta
 from time import perf_counter
-from typing import Any
-from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from callback_worker.delivery import Attempt, Next, Outcome, Result, State
-from callback_worker.store import (
-    HOSTS_PER_CLAIM,
-    Claim,
-    Claimed,
-    Closing,
-    claim_due,
-    close_attempts,
-    give_back,
-    insert_deliveries,
-)
+from callback_worker.claims import DESTINATIONS_PER_CLAIM, claim_due
+from callback_worker.store import give_back
 from shared.database import STATEMENT_TIMEOUT_S, create_engine, is_data_fault
 from shared.failures import MOST_CHARS, reason_of
+from tests.deliveries import DELIVERED, LEASE, NOW, RETRY, claim, claimed, close, insert, insert_backlog, row
 from tests.servers import House
-
-NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
-LEASE = timedelta(seconds=25)
 
 
 @pytest.fixture
@@ -41,49 +28,13 @@ async def engine(house: House) -> AsyncIterator[AsyncEngine]:
     await made.dispose()
 
 
-def row(host: str, **changes: Any) -> dict[str, Any]:
-    """A delivery that is due."""
-    defaults: dict[str, Any] = {
-        "id": uuid4(), "eventId": uuid4(), "type": "session.started", "sessionId": None, "requestId": None,
-        "client": None, "url": f"http://{host}/", "host": host, "body": "{}", "state": "PENDING", "attemptCount": 0,
-        "nextAttemptAt": NOW - timedelta(seconds=1), "leasedUntil": None, "expiresAt": NOW + timedelta(days=3),
-        "createdAt": NOW,
-    }  # fmt: skip
-    return defaults | changes
-
-
-async def insert(engine: AsyncEngine, *rows: dict[str, Any]) -> set[UUID]:
-    async with engine.begin() as tx:
-        return await insert_deliveries(tx, rows)
-
-
-def claim(
-    *, now: datetime = NOW, most: int = 100, per_host: int = 20,
-    taken: Mapping[str, int] | None = None, in_hand: Collection[UUID] = (), **others: Any,
-) -> Claim:  # fmt: skip
-    return Claim(
-        now=now, leased_until=now + LEASE, most=most, per_host=per_host, taken=taken or {}, in_hand=in_hand, **others
-    )  # fmt: skip
-
-
-async def claimed(engine: AsyncEngine, wanted: Claim) -> Claimed:
-    async with engine.begin() as tx:
-        return await claim_due(tx, wanted)
-
-
-async def close(engine: AsyncEngine, attempt: Attempt, following: Next) -> set[UUID]:
-    result = Result(outcome=Outcome.DELIVERED, duration_ms=5, status_code=200)
-    async with engine.begin() as tx:
-        return await close_attempts(tx, [Closing(attempt, result, following)], NOW)
-
-
 async def test_a_host_with_a_backlog_takes_one_turn_like_any_other(engine: AsyncEngine) -> None:
     """Fair over hosts, although the dead one's deliveries are all older."""
     old = NOW - timedelta(hours=1)
     await insert(engine, *(row("dead.example", nextAttemptAt=old) for _ in range(500)))
     await insert(engine, *(row(f"h{number}.example") for number in range(9)))
     found = await claimed(engine, claim(most=10))
-    assert Counter(attempt.host for attempt in found.attempts) == {
+    assert Counter(attempt.destination for attempt in found.attempts) == {
         "dead.example": 1,
         **{f"h{number}.example": 1 for number in range(9)},
     }
@@ -93,7 +44,7 @@ async def test_no_host_gets_more_than_its_free_slots(engine: AsyncEngine) -> Non
     """In flight and claimed together stay within the cap."""
     await insert(engine, *(row(host) for host in ("a", "b", "c") for _ in range(9)))
     found = await claimed(engine, claim(per_host=5, taken={"a": 5, "b": 3}))
-    assert Counter(attempt.host for attempt in found.attempts) == {"b": 2, "c": 5}
+    assert Counter(attempt.destination for attempt in found.attempts) == {"b": 2, "c": 5}
 
 
 async def test_what_is_not_due_leased_or_in_hand_is_left_alone(engine: AsyncEngine) -> None:
@@ -122,20 +73,17 @@ async def test_only_whoever_has_the_open_attempt_can_write_a_result(engine: Asyn
     taken_over = await claimed(engine, claim(now=NOW + LEASE))
     [second] = taken_over.attempts
     assert (first.number, second.number, taken_over.abandoned) == (1, 2, [first.callback_id])
-    assert await close(engine, first, Next(State.DELIVERED)) == set()
-    retry = Next(State.PENDING, next_attempt_at=NOW + timedelta(seconds=60))
-    assert await close(engine, second, retry) == {second.callback_id}
-    assert await close(engine, second, Next(State.DELIVERED)) == set()
+    assert await close(engine, first, DELIVERED) == set()
+    assert await close(engine, second, RETRY) == {second.callback_id}
+    assert await close(engine, second, DELIVERED) == set()
     [third] = (await claimed(engine, claim(now=NOW + timedelta(seconds=60)))).attempts
     assert third.number == 3
 
 
-async def test_an_expired_delivery_is_failed_instead_of_claimed(engine: AsyncEngine) -> None:
-    """Whether or not its last attempt was left open."""
+async def test_an_expired_delivery_is_not_claimed(engine: AsyncEngine) -> None:
+    """Upkeep ends it, whatever its destination."""
     await insert(engine, row("a", expiresAt=NOW), row("b", expiresAt=NOW, leasedUntil=NOW))
-    found = await claimed(engine, claim())
-    assert (found.attempts, len(found.expired), len(found.abandoned)) == ([], 2, 1)
-    assert (await claimed(engine, claim())).expired == []
+    assert (await claimed(engine, claim())).attempts == []
 
 
 async def test_text_that_is_too_long_is_refused_and_never_cut(engine: AsyncEngine) -> None:
@@ -151,11 +99,11 @@ async def test_a_claim_visits_so_many_hosts_and_the_next_goes_on_there(engine: A
     await insert(engine, *(row(f"h{number}", nextAttemptAt=NOW) for number in range(5) for _ in range(3)))
     await insert(engine, row("h1b", nextAttemptAt=later))
     order: list[str] = []
-    first_host = ""
+    first = ""
     for _ in range(45):
-        found = await claimed(engine, claim(most=1, most_hosts=2, first_host=first_host))
-        order += [attempt.host for attempt in found.attempts]
-        first_host = found.next_host
+        found = await claimed(engine, claim(most=1, most_destinations=2, first=first))
+        order += [attempt.destination for attempt in found.attempts]
+        first = found.next_destination
     # Two hosts a visit, one slot: every visit serves one of the two, whatever the others have.
     assert {order[0], order[1], order[2]} == {"h0", "h2", "h3"}
     assert Counter(order) == {f"h{number}": 3 for number in range(5)}
@@ -163,23 +111,15 @@ async def test_a_claim_visits_so_many_hosts_and_the_next_goes_on_there(engine: A
 
 async def test_a_hundred_thousand_hosts_are_claimed_in_short_statements(engine: AsyncEngine) -> None:
     """Far below the statement timeout each, and all of them within one round."""
-    async with engine.begin() as tx:
-        await tx.execute(
-            text("""INSERT INTO callback_deliveries (id, "eventId", type, url, host, body, state, "attemptCount",
-                "nextAttemptAt", "expiresAt", "createdAt")
-            SELECT gen_random_uuid(), gen_random_uuid(), 't', 'http://h/', 'h' || n || '.example', '{}', 'PENDING', 0,
-                CAST(:now AS timestamptz), CAST(:now AS timestamptz) + interval '1 day', :now
-            FROM generate_series(1, 100000) AS n"""),
-            {"now": NOW},
-        )
-    longest_s, count, first_host = 0.0, 0, ""
-    for turn in range(100_000 // HOSTS_PER_CLAIM):
+    await insert_backlog(engine, "'h' || n || '.example:80'", 100_000, due=f"TIMESTAMPTZ '{NOW}'")
+    longest_s, count, first = 0.0, 0, ""
+    for turn in range(100_000 // DESTINATIONS_PER_CLAIM):
         began = perf_counter()
-        found = await claimed(engine, claim(most=200, first_host=first_host))
+        found = await claimed(engine, claim(most=200, first=first))
         longest_s = max(longest_s, perf_counter() - began)
-        count, first_host = count + len(found.attempts), found.next_host
-        assert (first_host == "") == (turn == 100_000 // HOSTS_PER_CLAIM - 1)
-    assert count == 200 * 100_000 // HOSTS_PER_CLAIM
+        count, first = count + len(found.attempts), found.next_destination
+        assert (first == "") == (turn == 100_000 // DESTINATIONS_PER_CLAIM - 1)
+    assert count == 200 * 100_000 // DESTINATIONS_PER_CLAIM
     assert longest_s < STATEMENT_TIMEOUT_S / 5
 
 
@@ -201,7 +141,7 @@ async def test_an_attempt_that_was_not_made_is_given_back_and_its_number_used_ag
         await give_back(tx, [first])
     [second] = (await claimed(engine, claim())).attempts
     assert (second.callback_id, second.number) == (first.callback_id, 1)
-    assert await close(engine, second, Next(State.DELIVERED)) == {second.callback_id}
+    assert await close(engine, second, DELIVERED) == {second.callback_id}
     async with engine.begin() as tx:
         await give_back(tx, [first])
         rows = (await tx.execute(text("SELECT outcome FROM callback_attempts"))).scalars().all()

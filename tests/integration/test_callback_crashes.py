@@ -9,6 +9,7 @@ import pytest
 
 from ops.local_stack.processes import Processes
 from ops.receiver import Answer, Receiver
+from shared.events import Event
 from tests.callbacks import (
     CallbackLog,
     EventSource,
@@ -141,6 +142,7 @@ async def test_sigterm_in_the_middle_of_a_claim_sends_what_it_commits(
     worker = await start_worker(CALLBACK_RETRY_SCHEDULE_S="0,0.5")
     await source.publish(sent)
     await receiver.wait_for(lambda _: True)
+    await eventually(lambda: has_failed_once(log, sent))
     async with claims_held_up(house) as claim_waits:
         await eventually(claim_waits)
         worker.signal(signal.SIGTERM)
@@ -159,6 +161,7 @@ async def test_a_claim_that_commits_too_late_in_a_drain_is_given_back(
     worker = await start_worker(CALLBACK_RETRY_SCHEDULE_S="0,0.5", CALLBACK_TIMEOUT_S="60")
     await source.publish(sent)
     await receiver.wait_for(lambda _: True)
+    await eventually(lambda: has_failed_once(log, sent))
     async with claims_held_up(house) as claim_waits:
         await eventually(claim_waits)
         worker.signal(signal.SIGTERM)
@@ -205,6 +208,11 @@ async def test_a_delivery_past_its_expiry_fails_as_expired(
     await start_worker()
     delivery = await log.ended(sent.event_id)
     assert (delivery["state"], delivery["reason"]) == ("FAILED", "expired")
+
+
+async def has_failed_once(log: CallbackLog, sent: Event) -> bool:
+    """Whether the first attempt's result is written."""
+    return await log.outcomes(sent.event_id) == ["server_error"]
 
 
 @asynccontextmanager

@@ -8,7 +8,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from callback_worker.sender import MAX_RESPONSE_BYTES, TRUNCATED
+from callback_worker.conversation import MAX_RESPONSE_BYTES
+from callback_worker.sender import TRUNCATED
 from ops.local_stack.processes import Process, Processes
 from ops.receiver import Answer, Receiver
 from shared.events import CALLBACK_URL
@@ -121,7 +122,7 @@ async def test_a_subscriber_that_thinks_for_too_long_is_cut_at_the_deadline(
     await source.publish(sent)
     await log.ended(sent.event_id)
     first, second = await log.attempts(sent.event_id)
-    assert (first["outcome"], second["outcome"]) == ("timeout", "delivered")
+    assert (first["outcome"], second["outcome"]) == ("timeout_response", "delivered")
     assert 950 <= first["durationMs"] <= 2000
 
 

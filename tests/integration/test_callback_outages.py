@@ -204,12 +204,13 @@ async def owe(house: House, owed: Event) -> None:
     """Make a due delivery that any worker may claim, with no event message for it."""
     connection = await asyncpg.connect(house.database_url)
     await connection.execute(
-        """INSERT INTO callback_deliveries (id, "eventId", type, url, host, body, state, "attemptCount",
+        """INSERT INTO callback_deliveries (id, "eventId", type, url, host, destination, body, state, "attemptCount",
             "nextAttemptAt", "expiresAt", "createdAt")
-        VALUES ($1, $2, 'x', $3, '127.0.0.1', $4, 'PENDING', 0, now(), now() + interval '1 day', now())""",
+        VALUES ($1, $2, 'x', $3, '127.0.0.1', $4, $5, 'PENDING', 0, now(), now() + interval '1 day', now())""",
         uuid4(),
         owed.event_id,
         owed.callback_url,
+        urlsplit(owed.callback_url).netloc,
         owed.body(),
     )
     await connection.close()

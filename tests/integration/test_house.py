@@ -1,7 +1,7 @@
 """What every other test stands on: fresh, provisioned houses on servers that can be stopped and started again."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import asyncpg
@@ -10,8 +10,15 @@ import pytest
 from sqlalchemy import TextClause
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+import callback_worker.apply
+import callback_worker.claims
+import callback_worker.gone
+import callback_worker.hosts
+import callback_worker.redelivery_store
 import callback_worker.store
+import callback_worker.subscriptions
 import callback_worker.tables
+import callback_worker.upkeep
 import session_worker.store
 import session_worker.tables
 from ops.local_stack import Server, Servers
@@ -21,6 +28,16 @@ from shared.database import driver_url, insert_rows
 from tests.servers import House, fresh_house, provision, run, takes_connections
 
 PASSWORD = "swordfish"
+CALLBACK_STORES = (
+    callback_worker.apply,
+    callback_worker.claims,
+    callback_worker.gone,
+    callback_worker.hosts,
+    callback_worker.redelivery_store,
+    callback_worker.store,
+    callback_worker.subscriptions,
+    callback_worker.upkeep,
+)
 # What breaks it, and what `provision --check` then says.
 UNBOUND = (
     "DELETE /api/bindings/{vhost}/e/charging.partners/q/session_worker.commands/session.%23",
@@ -144,23 +161,23 @@ class TestLeastRightsSuffice:
         await opened.dispose()
 
     @pytest.mark.parametrize(
-        ("engine", "store", "tables"),
+        ("engine", "stores", "tables"),
         [
-            (Name.SESSION_WORKER, session_worker.store, session_worker.tables),
-            (Name.CALLBACK_WORKER, callback_worker.store, callback_worker.tables),
+            (Name.SESSION_WORKER, (session_worker.store,), session_worker.tables),
+            (Name.CALLBACK_WORKER, CALLBACK_STORES, callback_worker.tables),
         ],
         indirect=["engine"],
         ids=["session_worker", "callback_worker"],
     )
-    async def test_for_a_worker(self, engine: AsyncEngine, store: Any, tables: Any) -> None:
-        statements = [value for value in vars(store).values() if isinstance(value, TextClause)]
+    async def test_for_a_worker(self, engine: AsyncEngine, stores: Sequence[Any], tables: Any) -> None:
+        statements = [value for store in stores for value in vars(store).values() if isinstance(value, TextClause)]
         assert len(statements) > 3
         async with engine.connect() as tx:
             for statement in statements:
                 await tx.execute(statement, dict.fromkeys(statement.compile().params))
             for table in tables.metadata.sorted_tables:
                 await insert_rows(tx, table, [])
-            if store is session_worker.store:
+            if session_worker.store in stores:
                 await insert_rows(tx, session_worker.tables.sessions, [], session_worker.store._UPSERT_SESSION)
 
 

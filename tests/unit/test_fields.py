@@ -43,6 +43,8 @@ REFUSED: list[tuple[Any, object]] = [
     (CallbackUrl, "https://ho st/"),
     (CallbackUrl, "https://host/\r\nx"),
     (CallbackUrl, "https://host:99999/"),
+    (CallbackUrl, "https://host:0/"),
+    (CallbackUrl, "http://127.1/"),
     (CallbackUrl, "https://host\\@evil/"),
     (CallbackUrl, "https://host/" + "x" * 2048),
     (Metadata, {"big": "x" * 16384}),

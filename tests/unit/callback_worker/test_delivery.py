@@ -15,13 +15,12 @@ from callback_worker.delivery import (
     Attempt,
     Next,
     Outcome,
-    Reason,
     Result,
-    State,
     next_state,
     outcome_of,
     parse_retry_after,
 )
+from shared.callbacks import Reason, State
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 SCHEDULE_S = (0.0, 5.0, 300.0, 1800.0)
@@ -30,7 +29,7 @@ EXPIRES_S = 259_200.0
 
 def attempt(number: int = 1, *, left_s: float = EXPIRES_S) -> Attempt:
     return Attempt(
-        callback_id=UUID(int=1), event_id=UUID(int=2), number=number, url="http://a.example/", host="a.example",
+        callback_id=UUID(int=1), event_id=UUID(int=2), number=number, url="http://a.example/", destination="a.example:80",
         body="{}",        expires_at=NOW + timedelta(seconds=left_s), leased_until=NOW + timedelta(seconds=25),
     )  # fmt: skip
 
@@ -75,8 +74,11 @@ def test_the_status_line_decides(status: int, first: Next, second: Next) -> None
 
 @pytest.mark.parametrize(
     "outcome",
-    [Outcome.TIMEOUT, Outcome.DNS, Outcome.CONNECTION, Outcome.TLS, Outcome.PROTOCOL, Outcome.TOO_LARGE],
-)
+    [
+        Outcome.TIMEOUT_DNS, Outcome.TIMEOUT_CONNECT, Outcome.TIMEOUT_TLS, Outcome.TIMEOUT_RESPONSE,
+        Outcome.DNS, Outcome.CONNECTION, Outcome.TLS, Outcome.PROTOCOL, Outcome.TOO_LARGE,
+    ],
+)  # fmt: skip
 def test_a_network_failure_follows_the_schedule_to_its_end(outcome: Outcome) -> None:
     """The wait before attempt n + 1 is the schedule's; after the last one the delivery is exhausted."""
     waits = [following(failure(outcome), number) for number in (1, 2, 3, 4)]

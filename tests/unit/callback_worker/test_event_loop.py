@@ -4,13 +4,15 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any, cast
 from uuid import uuid4
 
 import pytest
 
-from callback_worker.birth import Births, Owed
+from callback_worker.birth import Births
 from callback_worker.delivery import Terms
+from callback_worker.hosts import Hosts
 from callback_worker.intake import TRIES_ALONE, Intake
 from callback_worker.patience import Patience
 from callback_worker.slots import Slots
@@ -41,7 +43,7 @@ class House:
         self.batches = deque(batches)
         self.steps: list[tuple[str, int]] = []
         self.letters: list[Outgoing] = []
-        self.on_register: Callable[[Sequence[Owed]], None] = lambda _: None
+        self.on_register: Callable[[Sequence[ReceivedEvent]], None] = lambda _: None
         self.outcomes: Callable[[int], Outcome] = lambda _: Outcome.CONFIRMED
 
     async def run(self) -> None:
@@ -51,12 +53,12 @@ class House:
     async def take(self, _: int) -> Batch | None:
         return Batch(tuple(self.batches.popleft()), cast("Any", self.channel)) if self.batches else None
 
-    async def register(self, owed: Sequence[Owed], _: object, *, wanted: Callable[[], bool]) -> list[str]:
-        self.steps.append(("register", len(owed)))
-        self.on_register(owed)
+    async def register(self, events: Sequence[ReceivedEvent], _: object, *, wanted: Callable[[], bool]) -> list[str]:
+        self.steps.append(("register", len(events)))
+        self.on_register(events)
         if not wanted():
             raise Unavailable("given up")
-        return ["attempt"] * len(owed)
+        return ["attempt"] * len(events)
 
     def start(self, attempts: Sequence[str]) -> None:
         self.steps.append(("start", len(attempts)))
@@ -158,8 +160,8 @@ async def test_what_cannot_be_registered_is_tried_three_times_alone() -> None:
     house = House([good(1), good(2), good(3)])
     poisoned = house.batches[0][1].message.message_id
 
-    def refuse(owed: Sequence[Owed]) -> None:
-        if any(str(each.event.event_id) == poisoned for each in owed):
+    def refuse(events: Sequence[ReceivedEvent]) -> None:
+        if any(str(each.event_id) == poisoned for each in events):
             raise ValueError("cannot be stored")
 
     house.on_register = refuse
@@ -189,16 +191,17 @@ async def test_an_event_that_breaks_its_birth_leaks_no_slot() -> None:
     """Slots that were taken for its neighbours come back."""
     slots = Slots(total=5, per_host=5)
     event = ReceivedEvent(
-        event_id=uuid4(), type="x", body="{}", session_id=None, request_id=None, callback_url=None, client=None
-    )
+        event_id=uuid4(), type="x", body="{}", session_id=None, request_id=None,
+        callback_url="http://a.example/", client=None,
+    )  # fmt: skip
     births = Births(
         Patience(cast("Any", AnswersPings())),
-        dispatcher=cast("Any", Room()), slots=slots, retries=cast("Any", None), alarm=cast("Any", None),
+        dispatcher=cast("Any", Room()), slots=slots, hosts=Hosts(), retries=cast("Any", None),
         terms=Terms(schedule_s=(0,), timeout_s=1, expires_s=timedelta(days=1).total_seconds()),
     )  # fmt: skip
-    owed = [Owed(event, "http://a.example/"), Owed(cast("Any", None), "http://a.example/")]
+    broken = SimpleNamespace(type="x", callback_url="http://a.example/", client=None)  # it has no id
     with pytest.raises(AttributeError):
-        await births.register(owed, lambda: NOW, wanted=lambda: True)
+        await births.register([event, cast("Any", broken)], lambda: NOW, wanted=lambda: True)
     assert (slots.free, dict(slots.taken)) == (5, {})
 
 
@@ -221,5 +224,8 @@ class AnswersPings:
     async def __aexit__(self, *_: object) -> None:
         return
 
-    async def execute(self, _: object) -> None:
-        return
+    def execution_options(self, **_: object) -> Any:
+        return self
+
+    async def execute(self, *_: object) -> list[Any]:
+        return []

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from callback_worker import lookup
-from callback_worker.lookup import Lookup
+from callback_worker.lookup import THREADS, THREADS_PER_DOMAIN, Lookup, domain_of
 
 
 class Names:
@@ -43,6 +43,41 @@ async def test_slow_names_hold_up_no_other(names: Names) -> None:
     assert {type(result) for result in results} == {TimeoutError}
     names.released.set()
     resolve.close()
+
+
+async def test_one_domain_of_slow_names_holds_up_no_other(names: Names) -> None:
+    """Its owner has more names than we have threads, and takes a few of these."""
+    resolve = Lookup()
+    slow = [asyncio.ensure_future(resolve(f"slow{number}.tarpit.example", 80)) for number in range(2 * THREADS)]
+    assert await resolve("quick.example", 80) == ("192.0.2.1",)
+    results = await asyncio.gather(*slow, return_exceptions=True)
+    assert {type(result) for result in results} == {TimeoutError}
+    assert len(names.asked) == THREADS_PER_DOMAIN + 1
+    names.released.set()
+    resolve.close()
+
+
+async def test_a_domain_gets_its_turns_back(names: Names) -> None:
+    """All of its names are looked up, a few at a time; nothing is kept of it afterwards."""
+    resolve = Lookup()
+    many = [resolve(f"h{number % 30}.busy.example", 80) for number in range(90)]
+    assert set(await asyncio.gather(*many)) == {("192.0.2.1",)}
+    assert sorted(set(names.asked)) == sorted(f"h{number}.busy.example" for number in range(30))
+    await asyncio.sleep(0)
+    assert not resolve._turns
+    resolve.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "domain"),
+    [
+        ("localhost", "localhost"), ("a.example", "a.example"), ("a.b.c.example.", "c.example"),
+        ("shop.co.uk", "shop.co.uk"), ("a.shop.co.uk", "shop.co.uk"), ("a.shop.de", "shop.de"), ("co.uk", "co.uk"),
+    ],
+)  # fmt: skip
+def test_a_domain_is_what_somebody_has_registered(host: str, domain: str) -> None:
+    """As far as the name tells."""
+    assert domain_of(host) == domain
 
 
 async def test_one_name_is_asked_once_at_a_time(names: Names) -> None:

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from shared.events import EventType
 from tests.unit.gateway.fakes import PATHS, REQUEST_BODY, FakePublisher, opened
 
 WEBHOOK = ("post", "/api/v1/payment/webhooks/{provider}")
@@ -30,9 +31,14 @@ async def test_every_operation_is_documented_in_its_section() -> None:
         ("delete", "/api/v1/drivers/{driverId}"), ("put", "/api/v1/stations/{stationId}"),
         ("get", "/api/v1/stations/{stationId}"), ("delete", "/api/v1/stations/{stationId}"),
         ("put", "/api/v1/tariffs/{name}"), ("get", "/api/v1/tariffs/{name}"),
+        ("get", "/api/v1/callbacks"), ("get", "/api/v1/callbacks/{callbackId}"),
+        ("post", "/api/v1/callbacks/{callbackId}/redeliver"), ("post", "/api/v1/callbacks/redeliver"),
+        ("get", "/api/v1/subscriptions"), ("get", "/api/v1/subscriptions/{name}"),
+        ("put", "/api/v1/subscriptions/{name}"), ("delete", "/api/v1/subscriptions/{name}"),
     }  # fmt: skip
     for (_, path), operation in operations.items():
         section = "Payments" if "/payment/" in path else "Session Management" if "session" in path else "Operator"
+        section = "Callbacks" if "callbacks" in path or "subscriptions" in path else section
         assert operation["tags"] == [section]
     assert operations["post", "/api/v1/session/start"]["summary"] == "Start a new charging session"
     for name, operation in operations.items():
@@ -83,6 +89,20 @@ async def test_every_command_documents_how_to_wait_for_its_outcome() -> None:
             assert "Preference-Applied" in operation["responses"]["200"]["headers"]
             (refused,) = operation["responses"]["409"]["content"]["application/problem+json"]["examples"].values()
             assert refused["value"]["reason"] == "CHARGER_BUSY"
+
+
+@pytest.mark.parametrize("path", ["/api/charging-session-requests", "/api/v1/session/start"])
+async def test_what_takes_a_callback_url_documents_what_is_posted_there(path: str) -> None:
+    """Headers, body and what each status means; the types are those that there are."""
+    async with opened() as client:
+        document = (await client.get("/api/openapi.json")).json()
+    posted = document["paths"][path]["post"]["callbacks"]["event"]["{$request.body#/callbackUrl}"]["post"]
+    names = {parameter["name"] for parameter in posted["parameters"]}
+    assert names == {"webhook-id", "webhook-timestamp", "webhook-signature"}
+    body = posted["requestBody"]["content"]["application/json"]
+    assert set(body["schema"]["properties"]["type"]["enum"]) == set(EventType)
+    assert EventType(body["example"]["type"])
+    assert "callbacks" not in document["paths"]["/api/v1/session/stop"]["post"]
 
 
 async def test_every_reference_in_the_document_leads_somewhere() -> None:

@@ -1,0 +1,216 @@
+"""`python -m ops callbacks list` and `show`: the log of callbacks, for people or as JSON."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ops import database_access
+from shared.callback_commands import Redeliver
+from shared.callback_filter import Condition, conditions_of
+from shared.callbacks import State
+from shared.resources import rfc3339
+
+MOST: Final = 10_000
+# Piped output has no width of its own; this one holds every column on one line.
+PIPED_WIDTH: Final = 200
+EXIT_UNKNOWN: Final = 1
+
+_COLUMNS: Final = (
+    "id", "eventId", "type", "sessionId", "requestId", "client", "url", "state", "reason", "attemptCount",
+    "nextAttemptAt", "createdAt", "deliveredAt",
+)  # fmt: skip
+_ATTEMPT_COLUMNS: Final = (
+    "number", "startedAt", "durationMs", "outcome", "statusCode", "error", "responseBody", "manual",
+)  # fmt: skip
+_STYLES: Final = {State.PENDING: "yellow", State.DELIVERED: "green", State.FAILED: "red"}
+# A URL's query may hold a token of the subscriber's; people who look over a shoulder need not see it.
+_SHOWN_URL_CHARS: Final = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which callbacks, and how many at most; no filter is all."""
+
+    filter: Redeliver | None = None
+    client: str | None = None
+    limit: int = 50
+
+
+def list_callbacks(wanted: Wanted, *, as_json: bool) -> int:
+    """Print the log, newest first; return the exit status."""
+    return database_access.run(_list(database_access.database_url(), wanted, as_json))
+
+
+def show(callback_id: UUID, *, as_json: bool) -> int:
+    """Print one callback with its body and attempts; return the exit status."""
+    return database_access.run(_show(database_access.database_url(), callback_id, as_json))
+
+
+async def count(url: str, wanted: Redeliver) -> int:
+    """Return how many callbacks the filter finds."""
+    where, values = _where(conditions_of(wanted))
+    async with database_access.connected(url) as connection:
+        return int(await connection.fetchval(f"SELECT count(*) FROM callback_deliveries{where}", *values))  # noqa: S608 - conditions are ours
+
+
+async def _list(url: str, wanted: Wanted, as_json: bool) -> int:
+    query, values = statement(wanted)
+    async with database_access.connected(url) as connection:
+        rows = await connection.fetch(query, *values)
+    if as_json:
+        sys.stdout.writelines(orjson.dumps(_json(row)).decode() + "\n" for row in rows)
+    else:
+        _console().print(table(rows, datetime.now(UTC)))
+    return 0
+
+
+def statement(wanted: Wanted) -> tuple[str, list[Any]]:
+    """Return the SELECT and its values."""
+    conditions = [] if wanted.filter is None else conditions_of(wanted.filter)
+    if wanted.client is not None:
+        conditions.append(Condition("client = {}", wanted.client))
+    where, values = _where(conditions)
+    columns = _quoted(_COLUMNS)
+    return f"SELECT {columns} FROM callback_deliveries{where} ORDER BY id DESC LIMIT {wanted.limit}", values  # noqa: S608 - names are ours
+
+
+def table(rows: list[Mapping[str, Any]], now: datetime) -> Table:
+    """Return the log as a table; `took` is how long a callback needed, or has waited."""
+    shown = _table("created (UTC)", "callback", "type", "client", "url", "state", "reason", "attempts")
+    shown.add_column("next attempt", justify="right")
+    shown.add_column("took", justify="right")
+    for row in rows:
+        state = State(row["state"])
+        took = (row["deliveredAt"] or now) - row["createdAt"]
+        shown.add_row(
+            Text(_time(row["createdAt"])),
+            Text(str(row["id"])),
+            Text(row["type"]),
+            Text(row["client"] or ""),
+            Text(_short(row["url"])),
+            Text(state, _STYLES[state]),
+            Text(row["reason"] or ""),
+            str(row["attemptCount"]),
+            _until(row["nextAttemptAt"], now),
+            "" if state is State.FAILED else f"{max(0.0, took.total_seconds()):.2f} s",
+        )
+    shown.caption = f"{len(rows):,} callback{'' if len(rows) == 1 else 's'}"
+    return shown
+
+
+async def _show(url: str, callback_id: UUID, as_json: bool) -> int:
+    async with database_access.connected(url) as connection:
+        one = f"SELECT {_quoted(_COLUMNS)}, body FROM callback_deliveries WHERE id = $1"  # noqa: S608 - names are ours
+        row = await connection.fetchrow(one, callback_id)
+        attempts = await connection.fetch(
+            f"""SELECT {_quoted(_ATTEMPT_COLUMNS)} FROM callback_attempts
+            WHERE "callbackId" = $1 AND outcome <> 'not_made' ORDER BY number""",  # noqa: S608 - as above
+            callback_id,
+        )
+    if row is None:
+        Console(stderr=True, highlight=False).print(f"There is no callback {callback_id}.", style="red")
+        return EXIT_UNKNOWN
+    if as_json:
+        shown = _json(row) | {"attempts": [_plain(attempt) for attempt in attempts]}
+        sys.stdout.write(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        _print_one(_console(), row, attempts)
+    return 0
+
+
+def _print_one(console: Console, row: Mapping[str, Any], attempts: list[Mapping[str, Any]]) -> None:
+    facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in _json(row).items():
+        if name != "body" and value is not None:
+            facts.add_row(Text(name, "bold"), Text(str(value)))
+    console.print(facts)
+    console.print()
+    console.print(attempts_table(attempts))
+    console.print()
+    console.print("Body, as it is signed", style="bold")
+    console.print(row["body"], markup=False, soft_wrap=True)
+
+
+def attempts_table(attempts: list[Mapping[str, Any]]) -> Table:
+    """Return the attempts as a table."""
+    shown = _table("attempt", "started (UTC)", "outcome", "status", "took", "said")
+    for each in attempts:
+        took = "" if each["durationMs"] is None else f"{each['durationMs']:,} ms"
+        number = f"{each['number']}{' (manual)' if each['manual'] else ''}"
+        said = each["error"] or each["responseBody"] or ""
+        style = "green" if each["outcome"] == "delivered" else "red"
+        shown.add_row(
+            number,
+            Text(_time(each["startedAt"])),
+            Text(each["outcome"], style),
+            str(each["statusCode"] or ""),
+            took,
+            Text(said.strip()[:200]),
+        )
+    shown.caption = f"{len(attempts)} attempt{'' if len(attempts) == 1 else 's'}"
+    return shown
+
+
+def _table(*names: str) -> Table:
+    shown = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for name in names:
+        shown.add_column(name, overflow="fold")
+    return shown
+
+
+def _where(conditions: list[Condition]) -> tuple[str, list[Any]]:
+    sql, values = list[str](), list[Any]()
+    for condition in conditions:
+        if condition.value is not None:
+            values.append(condition.value)
+        sql.append(condition.sql.format(f"${len(values)}"))
+    return f" WHERE {' AND '.join(sql)}" if sql else "", values
+
+
+def _quoted(columns: tuple[str, ...]) -> str:
+    return ", ".join(f'"{column}"' for column in columns)
+
+
+def _json(row: Mapping[str, Any]) -> dict[str, Any]:
+    shown = _plain(row)
+    return {"callbackId": shown.pop("id"), **shown}
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: rfc3339(value) if isinstance(value, datetime) else _text(value) for name, value in row.items()}
+
+
+def _text(value: Any) -> Any:
+    """asyncpg's own UUIDs are of another type, which orjson does not know."""
+    return str(value) if isinstance(value, UUID) else value
+
+
+def _time(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _until(at: datetime | None, now: datetime) -> str:
+    if at is None:
+        return ""
+    left_s = (at - now).total_seconds()
+    if left_s <= 0:
+        return "due"
+    return f"in {left_s:.0f} s" if left_s < 120 else f"in {left_s / 60:.0f} min"
+
+
+def _short(url: str) -> str:
+    plain = url.partition("?")[0]
+    return plain if len(plain) <= _SHOWN_URL_CHARS else plain[: _SHOWN_URL_CHARS - 1] + "…"
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)

@@ -1,0 +1,72 @@
+"""How a callback URL is read: one host, which everybody reads alike, or a refusal. The corpus has the cases by name."""
+
+import re
+import socket
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.callback_url import MAX_HOST_CHARS, Target, parse_callback_url
+
+ODD = "0123456789xXabf.:-_%[]@/\\?#。．｡１①٣¹é ß\u200b"
+hosts = st.text(st.sampled_from(ODD), max_size=24) | st.text(max_size=24)
+
+
+def read(url: str) -> Target | None:
+    try:
+        return parse_callback_url(url)
+    except ValueError:
+        return None
+
+
+@given(hosts)
+def test_an_accepted_host_is_a_plain_address_or_a_name_that_no_library_takes_for_one(host: str) -> None:
+    """What getaddrinfo, inet_aton or a browser would make an address of is refused, unless it is spelt plainly."""
+    target = read(f"http://{host}/")
+    if target is None:
+        return
+    if target.address is not None:
+        assert ip_address(target.host) == target.address
+        return
+    assert re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", target.host)
+    assert len(target.host) <= MAX_HOST_CHARS
+    with pytest.raises(OSError, match=r"illegal IP|invalid"):
+        socket.inet_aton(target.host)
+
+
+@given(hosts, st.integers(-5, 70_000), st.sampled_from(["", "/", "/a b", "?x", "#y", "/%00"]))
+def test_whatever_comes_it_is_read_or_refused(host: str, port: int, rest: str) -> None:
+    """No other error, and what is read is read by the HTTP client in the same way."""
+    target = read(f"https://{host}:{port}{rest}")
+    if target is not None:
+        assert target.url.port == target.port == port
+        assert target.url.raw_host is not None
+        assert target.url.raw_host.lower().removesuffix(".") == target.host
+        assert target.url.raw_user is None
+        assert target.is_https
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_every_plain_ipv4_address_is_taken_and_no_other_spelling_of_it(number: int) -> None:
+    """In decimal, hexadecimal, octal, and in fewer parts."""
+    address = IPv4Address(number)
+    target = read(f"http://{address}:8080/")
+    assert target is not None
+    assert (target.address, target.port) == (address, 8080)
+    high, low = str(address).split(".", 1)[0], number & 0xFF_FFFF
+    for spelling in (str(number), hex(number), f"0{number:o}", f"{high}.{low}", f"{address}.", f"0{address}"):
+        assert read(f"http://{spelling}/") is None
+
+
+@given(st.integers(0, 2**128 - 1))
+def test_every_ipv6_address_is_taken_in_brackets_alone(number: int) -> None:
+    """In any of its spellings, without a zone."""
+    address = IPv6Address(number)
+    for spelling in (str(address), address.exploded, str(address).upper()):
+        target = read(f"http://[{spelling}]/")
+        assert target is not None
+        assert target.address == ip_address(target.host) == address
+        assert read(f"http://{spelling}/") is None
+        assert read(f"http://[{spelling}%251]/") is None
