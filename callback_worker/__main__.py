@@ -22,6 +22,7 @@ from callback_worker.hosts import Hosts
 from callback_worker.intake import PREFETCH, Intake
 from callback_worker.lookup import Lookup
 from callback_worker.patience import Patience, Turns
+from callback_worker.ports import PortPolicy
 from callback_worker.redeliveries import Redeliveries
 from callback_worker.results import Results
 from callback_worker.retries import Alarm, Retries
@@ -191,7 +192,11 @@ async def _sender(config: CallbackWorkerSettings) -> AsyncIterator[Sender]:
     sender = Sender(
         keys=config.callback_signing_keys,
         pair=config.callback_ed25519_key,
-        policy=DestinationPolicy(AddressPolicy(config.callback_allowed_networks), config.callback_require_https),
+        policy=DestinationPolicy(
+            AddressPolicy(config.callback_allowed_networks),
+            config.callback_require_https,
+            PortPolicy(config.callback_allowed_ports),
+        ),
         resolve=lookup,
         timeout_s=config.callback_timeout_s,
         clock=now_utc,

@@ -158,6 +158,7 @@ def _attempt(row: Any, leased_until: datetime) -> Attempt:
         number=row.attemptCount,
         client=row.client,
         manual_count=row.manualCount,
+        is_probe=row.isProbe,
         url=row.url,
         destination=row.destination,
         body=row.body,

@@ -78,6 +78,7 @@ class Attempt:
     client: str | None = None
     redelivery: UUID | None = None
     manual_count: int = 0
+    is_probe: bool = False  # it finds out whether a host whose breaker is open is back
     url: str
     destination: str  # host name and port: what slots and breakers are kept by
     body: str

@@ -47,14 +47,6 @@ class Destination:
     addresses: tuple[Address, ...]
 
 
-def host_of(url: str) -> str:
-    """Return the host that slots are shared by, in lower case; empty for a URL that no attempt can be made to."""
-    try:
-        return _parse(url).host
-    except Blocked:
-        return ""
-
-
 async def vet(url: str, policy: DestinationPolicy, resolve: Resolve) -> Destination:
     """Resolve the host and judge every address. Raises Blocked, or what `resolve` raises (OSError, TimeoutError)."""
     target = _parse(url)

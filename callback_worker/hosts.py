@@ -129,15 +129,15 @@ class Hosts:
     def _telling(self, closings: Iterable[Closing]) -> dict[str, list[Sign]]:
         """Return by host what the results say, of those hosts that fail or have failed."""
         signs: dict[str, list[Sign]] = {}
+        telling: set[str] = set()
         for closing in closings:
             attempt, result = closing.attempt, closing.result
             sign = Sign(attempt.callback_id, is_failure(result.outcome), result.duration_ms / 1000)
             signs.setdefault(attempt.destination, []).append(sign)
-        return {
-            destination: said
-            for destination, said in signs.items()
-            if destination in self._known or any(sign.failed for sign in said)
-        }
+            # A probe may be of a host that the view does not have yet.
+            if sign.failed or attempt.is_probe:
+                telling.add(attempt.destination)
+        return {each: said for each, said in signs.items() if each in telling or each in self._known}
 
 
 async def release_probes(tx: AsyncConnection, ids: Sequence[Any]) -> None:

@@ -53,7 +53,7 @@ class _Answer:
 class Sender:
     """A pool of connections and how to use it. Open it with `async with`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what it is made of, each by its name
         self,
         *,
         keys: Sequence[SigningKey],

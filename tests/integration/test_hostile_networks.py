@@ -1,6 +1,6 @@
 """Where a subscriber may lead an attempt: names, addresses, handshakes and proxies that are not what they should be.
 
-The real sender over real sockets, on each of the event loops that the workers run on.
+The real sender over real sockets; `on_uvloop` runs the same on the event loop that the workers use.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from callback_worker.delivery import Outcome
 from callback_worker.destination import DestinationPolicy
 from callback_worker.sender import Sender
 from tests.peers import (
+    BRIEF_TIMEOUT_S,
     GONE,
     IN_TIME_MS,
     OK,
@@ -41,6 +42,13 @@ async def sender() -> AsyncIterator[Sender]:
         yield opened
 
 
+@pytest.fixture
+async def brief() -> AsyncIterator[Sender]:
+    """Its deadline ends what does not end by itself."""
+    async with new_sender(timeout_s=BRIEF_TIMEOUT_S) as opened:
+        yield opened
+
+
 # Connecting.
 
 
@@ -58,10 +66,10 @@ def black_hole() -> Iterator[int]:
         yield listening.getsockname()[1]
 
 
-async def test_a_syn_black_hole_is_a_timeout_of_connecting(sender: Sender) -> None:
+async def test_a_syn_black_hole_is_a_timeout_of_connecting(brief: Sender) -> None:
     """Told from a slow handshake of TLS, and from a slow answer."""
     with black_hole() as port:
-        results = [await sender.send(attempt(f"{scheme}://127.0.0.1:{port}/")) for scheme in ("http", "https")]
+        results = [await brief.send(attempt(f"{scheme}://127.0.0.1:{port}/")) for scheme in ("http", "https")]
     for result in results:
         assert (result.outcome, result.error) == (Outcome.TIMEOUT_CONNECT, "connecting took too long")
         assert result.duration_ms in IN_TIME_MS
@@ -75,10 +83,10 @@ async def test_connecting_has_a_limit_within_the_deadline(monkeypatch: pytest.Mo
         return ["127.0.0.1"] * 4
 
     with black_hole() as port:
-        async with new_sender(resolve=resolve, timeout_s=5) as patient:
+        async with new_sender(resolve=resolve) as patient:
             result = await patient.send(attempt(f"http://dead.example:{port}/"))
     assert result.outcome is Outcome.TIMEOUT_CONNECT
-    assert result.duration_ms in range(180, 600)
+    assert result.duration_ms in range(180, 2500)
 
 
 async def test_a_name_with_hundreds_of_addresses_does_not_make_a_port_scanner_of_us() -> None:
@@ -155,7 +163,7 @@ async def test_every_new_tls_connection_serves_and_is_used_again(certificate: Pa
     """Session tickets arrive before we have asked anything; they are no left-overs."""
     async with (
         tls_peer(certificate) as (server, url, _),
-        new_sender(resolve=to_loopback, tls=trusting(certificate), timeout_s=5) as named,
+        new_sender(resolve=to_loopback, tls=trusting(certificate)) as named,
     ):
         results = await asyncio.gather(*(named.send(attempt(url)) for _ in range(20)))
         again = await named.send(attempt(url))
@@ -183,10 +191,10 @@ async def listening(said: bytes, *, hangs_up: bool) -> AsyncIterator[str]:
     await asyncio.sleep(0)
 
 
-async def test_a_handshake_that_hangs_is_a_timeout_of_tls(sender: Sender) -> None:
+async def test_a_handshake_that_hangs_is_a_timeout_of_tls(brief: Sender) -> None:
     """TCP has connected; the server hello never comes."""
     async with listening(b"", hangs_up=False) as url:
-        result = await sender.send(attempt(url))
+        result = await brief.send(attempt(url))
     assert (result.outcome, result.error) == (Outcome.TIMEOUT_TLS, "the TLS handshake took too long")
     assert result.duration_ms in IN_TIME_MS
 
@@ -209,7 +217,7 @@ async def test_a_tls_subscriber_that_takes_no_leave_is_hung_up_on_at_the_deadlin
 
     async with (
         tls_peer(certificate, deaf) as (_, url, __),
-        new_sender(resolve=to_loopback, tls=trusting(certificate)) as named,
+        new_sender(resolve=to_loopback, tls=trusting(certificate), timeout_s=BRIEF_TIMEOUT_S) as named,
     ):
         before = _open_files()
         result = await named.send(attempt(url))
@@ -229,7 +237,7 @@ async def test_dns_that_hangs_is_a_timeout_of_dns() -> None:
         await asyncio.Event().wait()
         return []
 
-    async with new_sender(resolve=never) as stuck:
+    async with new_sender(resolve=never, timeout_s=BRIEF_TIMEOUT_S) as stuck:
         result = await stuck.send(attempt("http://slow.example/"))
     assert (result.outcome, result.error) == (Outcome.TIMEOUT_DNS, "the look-up of the name took too long")
     assert result.duration_ms in IN_TIME_MS

@@ -1,6 +1,6 @@
 """What a subscriber may say to an attempt, meaning it or not: the attempt ends in time, tells how, and harms no other.
 
-The real sender over real sockets, on each of the event loops that the workers run on.
+The real sender over real sockets; `on_uvloop` runs the same on the event loop that the workers use.
 """
 
 import asyncio
@@ -19,7 +19,19 @@ import pytest
 from callback_worker.conversation import MAX_FRAMED_BODY_BYTES, MAX_HEAD_BYTES, MAX_INTERIM_ANSWERS, MAX_RESPONSE_BYTES
 from callback_worker.delivery import MAX_RETRY_AFTER_S, Outcome
 from callback_worker.sender import TRUNCATED, Sender
-from tests.peers import GONE, IN_TIME_MS, OK, SOON_MS, attempt, flooding, new_sender, once, peer, saying
+from tests.peers import (
+    BRIEF_TIMEOUT_S,
+    GONE,
+    IN_TIME_MS,
+    OK,
+    SOON_MS,
+    attempt,
+    flooding,
+    new_sender,
+    once,
+    peer,
+    saying,
+)
 
 
 @pytest.fixture
@@ -28,13 +40,20 @@ async def sender() -> AsyncIterator[Sender]:
         yield opened
 
 
+@pytest.fixture
+async def brief() -> AsyncIterator[Sender]:
+    """Its deadline ends what does not end by itself."""
+    async with new_sender(timeout_s=BRIEF_TIMEOUT_S) as opened:
+        yield opened
+
+
 # Bodies: the status line has decided by then.
 
 
-async def test_a_dripping_body_is_cut_at_the_deadline(sender: Sender) -> None:
+async def test_a_dripping_body_is_cut_at_the_deadline(brief: Sender) -> None:
     """The deadline is one for the whole attempt, not one per read."""
-    drip = saying(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", *[b"x"] * 100, pause_s=0.02)
-    result = await once(sender, drip)
+    drip = saying(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", *[b"x"] * 1000, pause_s=0.02)
+    result = await once(brief, drip)
     assert result.outcome is Outcome.DELIVERED
     assert result.duration_ms in IN_TIME_MS
     assert result.response_body is not None
@@ -104,15 +123,21 @@ async def test_a_reset_in_mid_body_leaves_the_decision_to_the_status(sender: Sen
     assert result.duration_ms in SOON_MS
 
 
-@pytest.mark.parametrize("hangs_up", [True, False])
-async def test_a_content_length_that_is_too_long_leaves_the_decision_to_the_status(
-    sender: Sender, hangs_up: bool
-) -> None:
-    """What was promised and never came is waited for until the deadline at the most."""
-    said = b"HTTP/1.1 503 Soon\r\nContent-Length: 50\r\n\r\npart"
-    result = await once(sender, saying(said, close=hangs_up))
+TOO_LONG = b"HTTP/1.1 503 Soon\r\nContent-Length: 50\r\n\r\npart"
+
+
+async def test_a_content_length_that_is_too_long_leaves_the_decision_to_the_status(sender: Sender) -> None:
+    """The server hangs up with less than it promised."""
+    result = await once(sender, saying(TOO_LONG, close=True))
     assert (result.outcome, result.response_body) == (Outcome.SERVER_ERROR, "part" + TRUNCATED)
-    assert result.duration_ms in (SOON_MS if hangs_up else IN_TIME_MS)
+    assert result.duration_ms in SOON_MS
+
+
+async def test_what_was_promised_and_never_comes_is_waited_for_until_the_deadline(brief: Sender) -> None:
+    """The status decides then."""
+    result = await once(brief, saying(TOO_LONG))
+    assert (result.outcome, result.response_body) == (Outcome.SERVER_ERROR, "part" + TRUNCATED)
+    assert result.duration_ms in IN_TIME_MS
 
 
 LEFT_OVERS = {
@@ -187,25 +212,25 @@ async def test_a_server_that_speaks_first_is_asked_once(sender: Sender) -> None:
 # Heads.
 
 
-async def test_dripping_headers_are_a_timeout_of_the_response(sender: Sender) -> None:
+async def test_dripping_headers_are_a_timeout_of_the_response(brief: Sender) -> None:
     """A status line alone decides nothing: the head has no end."""
-    result = await once(sender, saying(b"HTTP/1.1 200 OK\r\n", *[b"X-A: b\r\n"] * 100, pause_s=0.02))
+    result = await once(brief, saying(b"HTTP/1.1 200 OK\r\n", *[b"X-A: b\r\n"] * 1000, pause_s=0.02))
     assert (result.outcome, result.status_code) == (Outcome.TIMEOUT_RESPONSE, None)
     assert result.duration_ms in IN_TIME_MS
     assert result.error == "the answer took too long"
 
 
-async def test_silence_is_a_timeout_of_the_response(sender: Sender) -> None:
+async def test_silence_is_a_timeout_of_the_response(brief: Sender) -> None:
     """The commonest dead subscriber."""
-    result = await once(sender, saying())
+    result = await once(brief, saying())
     assert result.outcome is Outcome.TIMEOUT_RESPONSE
     assert result.duration_ms in IN_TIME_MS
 
 
-async def test_a_server_that_accepts_and_reads_nothing_is_a_timeout_of_the_response(sender: Sender) -> None:
+async def test_a_server_that_accepts_and_reads_nothing_is_a_timeout_of_the_response(brief: Sender) -> None:
     """The kernel has connected for it."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        result = await sender.send(attempt(f"http://127.0.0.1:{listening.getsockname()[1]}/", body="x" * 100_000))
+        result = await brief.send(attempt(f"http://127.0.0.1:{listening.getsockname()[1]}/", body="x" * 100_000))
     assert result.outcome is Outcome.TIMEOUT_RESPONSE
     assert result.duration_ms in IN_TIME_MS
 
@@ -253,9 +278,9 @@ async def test_large_informational_answers_are_cut_by_their_bytes(sender: Sender
     assert result.outcome is Outcome.TOO_LARGE
 
 
-async def test_a_slow_storm_of_informational_answers_ends_at_the_deadline(sender: Sender) -> None:
+async def test_a_slow_storm_of_informational_answers_ends_at_the_deadline(brief: Sender) -> None:
     """1xx are no answer."""
-    result = await once(sender, saying(*[b"HTTP/1.1 103 Early Hints\r\n\r\n"] * 10, pause_s=0.05))
+    result = await once(brief, saying(*[b"HTTP/1.1 103 Early Hints\r\n\r\n"] * 100, pause_s=0.05))
     assert (result.outcome, result.status_code) == (Outcome.TIMEOUT_RESPONSE, None)
     assert result.duration_ms in IN_TIME_MS
 
@@ -323,4 +348,4 @@ async def test_retry_after_is_understood_or_ignored(
         assert result.outcome in (outcome, Outcome.PROTOCOL)
     else:
         assert result.outcome is outcome
-    assert result.retry_after_s == (seconds if seconds is None else pytest.approx(seconds, abs=30))
+    assert result.retry_after_s == (seconds if seconds is None else pytest.approx(seconds, abs=300))

@@ -70,3 +70,16 @@ def test_every_ipv6_address_is_taken_in_brackets_alone(number: int) -> None:
         assert target.address == ip_address(target.host) == address
         assert read(f"http://{spelling}/") is None
         assert read(f"http://[{spelling}%251]/") is None
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [
+        ("https://A.Example:8443/x?y", "a.example", 8443), ("http://a.example./", "a.example", 80),
+        ("https://[::1]/", "::1", 443), ("http://bücher.example/", "xn--bcher-kva.example", 80),
+    ],
+)  # fmt: skip
+def test_host_and_port_are_what_slots_are_shared_by(url: str, host: str, port: int) -> None:
+    """Case, script and a trailing dot make no other host."""
+    target = parse_callback_url(url)
+    assert (target.host, target.port) == (host, port)

@@ -29,8 +29,9 @@ EXPIRES_S = 259_200.0
 
 def attempt(number: int = 1, *, left_s: float = EXPIRES_S) -> Attempt:
     return Attempt(
-        callback_id=UUID(int=1), event_id=UUID(int=2), number=number, url="http://a.example/", destination="a.example:80",
-        body="{}",        expires_at=NOW + timedelta(seconds=left_s), leased_until=NOW + timedelta(seconds=25),
+        callback_id=UUID(int=1), event_id=UUID(int=2), number=number, url="http://a.example/",
+        destination="a.example:80", body="{}",
+        expires_at=NOW + timedelta(seconds=left_s), leased_until=NOW + timedelta(seconds=25),
     )  # fmt: skip
 
 

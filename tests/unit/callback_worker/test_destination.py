@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from callback_worker.addresses import AddressPolicy
-from callback_worker.destination import Blocked, DestinationPolicy, host_of, vet
+from callback_worker.destination import Blocked, DestinationPolicy, vet
 from callback_worker.ports import PortPolicy
 
 STRICT = DestinationPolicy(AddressPolicy())
@@ -99,12 +99,3 @@ async def test_https_can_be_required() -> None:
     with pytest.raises(Blocked, match="https"):
         await vet("http://a.example/", policy, Dns("93.184.216.34"))
     await vet("https://a.example/", policy, Dns("93.184.216.34"))
-
-
-@pytest.mark.parametrize(
-    ("url", "host"),
-    [("https://A.Example:8443/x?y", "a.example"), ("http://a.example./", "a.example"), ("http://[::1]:80/", "::1")],
-)
-def test_slots_are_shared_by_host(url: str, host: str) -> None:
-    """Case, port and a trailing dot make no other host."""
-    assert host_of(url) == host

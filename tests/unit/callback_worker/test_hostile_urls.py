@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from callback_worker.addresses import AddressPolicy
-from callback_worker.destination import Blocked, DestinationPolicy, host_of, vet
+from callback_worker.destination import Blocked, DestinationPolicy, vet
 from shared.fields import CallbackUrl
 
 CORPUS: list[dict[str, Any]] = json.loads((Path(__file__).parents[2] / "corpora/hostile_urls.json").read_text("utf-8"))
@@ -42,7 +42,6 @@ async def test_what_the_text_alone_tells_is_refused_by_gateway_and_worker_alike(
     with pytest.raises(Blocked) as caught:
         await vet(row["url"], STRICT, dns)
     assert dns.question_count == 0
-    assert host_of(row["url"]) == ""
     assert len(row["url"]) < 5 or row["url"] not in str(caught.value)
 
 
