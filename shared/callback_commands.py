@@ -20,7 +20,7 @@ Types = Annotated[
     Field(min_length=1, max_length=100),
     AfterValidator(lambda types: list(dict.fromkeys(types))),
 ]
-# As deliveries have it: `destination.host_of`.
+# As deliveries have it: lower case, without the dot of a rooted name.
 Host = Annotated[Identifier, AfterValidator(lambda host: host.lower().rstrip("."))]
 
 
