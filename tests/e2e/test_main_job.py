@@ -90,10 +90,11 @@ async def test_the_seeds_calls_answer_with_the_seeds_bodies(
         "/api/v1/session/stop", json={"sessionId": session_id, "energyKwh": 12.34, "finalCost": 4.5}
     )
     assert stopped.status_code == 202
-    callbacks = await receiver.wait_for(lambda callback: callback.path == "/b", count=2)
+    callbacks = await receiver.wait_for(lambda callback: callback.path == "/b", count=3)
+    assert [callback.type for callback in callbacks[1:]] == ["session.completed", "payment.link_created"]
     assert callbacks[-1].verified
     read = (await client.get(f"/api/v1/session/{session_id}")).json()
-    assert read | {"sequence": 2} == callbacks[-1].data
+    assert read | {"sequence": 3} == callbacks[-1].data
     row = await database.fetchrow('SELECT status, "finalCost" FROM charging_sessions WHERE id = $1', UUID(session_id))
     assert row is not None
     assert (row["status"], str(row["finalCost"])) == ("COMPLETED", "4.50")
