@@ -1,7 +1,7 @@
 """Whether a host is worth sending to, pure: a breaker over what its attempts tell, whichever worker makes them.
 
 Open, it lets one probe through at a time, first after a second, then ever later. It opens where failures are many, of
-many deliveries, and last: no delivery alone, and no retry schedule that is over within LASTING_S, ever meets it.
+many deliveries, and last: no delivery alone, and no retry schedule that is over within a few seconds, ever meets it.
 """
 
 from collections.abc import Iterable
@@ -18,13 +18,16 @@ FAILURES_TO_OPEN = 20
 DELIVERIES_TO_OPEN = 10
 # A restart or a deployment is over by then, and the first retries have told whether it was one.
 LASTING_S = 10.0
-# A backlog whose attempts fail at once does not hold slots, but it takes processor time from everybody.
+# A backlog whose attempts fail at once does not hold slots, but it takes processor time from everybody. Not before a
+# short schedule (0, 1, 1, 2) is over: many callbacks that each fail a few times are no dead host.
 FAILURES_AT_ONCE = 200
+AT_ONCE_LASTING_S = 5.0
 # A few answers among the failures do not make a host worth all of its slots.
 FAILING_SHARE = 0.8
-# Doubled by each probe that fails. The bound is the longest that a host which is back waits to be noticed.
+# Doubled by each probe that fails. The bound is the longest that a host which is back waits to be noticed; four probes a
+# minute burden nobody.
 OPEN_FIRST_S = 1.0
-OPEN_MOST_S = 60.0
+OPEN_MOST_S = 15.0
 # Shortens only, so that the bound is one; workers and hosts that failed together do not probe together.
 OPEN_JITTER = 0.25
 
@@ -131,9 +134,10 @@ def _is_dead(health: Health, now: datetime) -> bool:
     assert health.streak_began_at is not None
     if len(health.failing_ids) < DELIVERIES_TO_OPEN:
         return False
-    if health.streak_count >= FAILURES_AT_ONCE:
+    streak_s = (now - health.streak_began_at).total_seconds()
+    if health.streak_count >= FAILURES_AT_ONCE and streak_s >= AT_ONCE_LASTING_S:
         return True
-    if health.streak_count >= FAILURES_TO_OPEN and now >= health.streak_began_at + timedelta(seconds=LASTING_S):
+    if health.streak_count >= FAILURES_TO_OPEN and streak_s >= LASTING_S:
         return True
     has_lasted = now >= health.window_ends_at - timedelta(seconds=WINDOW_S - LASTING_S)
     share = health.failure_count / (health.failure_count + health.success_count)

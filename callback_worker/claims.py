@@ -26,9 +26,9 @@ _IS_DUE = """state = 'PENDING' AND "nextAttemptAt" <= :now AND "expiresAt" > :no
 # visited tells where to go on. Each gives its oldest due deliveries, up to its cap and its even share of the free
 # slots: what is locked beyond need, no other worker can claim meanwhile. So the cost follows destinations and slots and
 # not the backlog, and a destination with a million due rows takes one turn like any other.
-# One whose breaker is open gives nothing, until whoever locks its row first may probe it: with what became due last,
-# which tells most about now, and is not the same broken URL each time. Slots go to those with the fewest in flight, and
-# as for newborn deliveries (slots.py) a destination never has more than are free then.
+# One whose breaker is open gives nothing, until whoever locks its row first may probe it: with what became due last and
+# was tried least, which is not the same broken URL each time, nor one delivery's whole schedule. Slots go to those with
+# the fewest in flight, and as for newborn deliveries (slots.py) a destination never has more than are free then.
 CLAIM = text(
     """
     WITH RECURSIVE steps (destination, earliest, number) AS (
@@ -62,11 +62,12 @@ CLAIM = text(
             FOR UPDATE SKIP LOCKED) AS d
     ), probes AS (
         SELECT d.*, probed.taken, true AS "isProbe" FROM probed CROSS JOIN LATERAL (
-            SELECT id, destination, "nextAttemptAt", "leasedUntil" FROM callback_deliveries
-            WHERE destination = probed.destination AND IS_DUE
-            ORDER BY "nextAttemptAt" DESC
-            LIMIT least(1, greatest(0, :per_host - probed.taken))
-            FOR UPDATE SKIP LOCKED) AS d
+            SELECT id, destination, "nextAttemptAt", "leasedUntil" FROM (
+                SELECT id, destination, "nextAttemptAt", "leasedUntil", "attemptCount" FROM callback_deliveries
+                WHERE destination = probed.destination AND IS_DUE
+                ORDER BY "nextAttemptAt" DESC LIMIT 20 FOR UPDATE SKIP LOCKED) AS latest
+            ORDER BY "attemptCount", "nextAttemptAt" DESC
+            LIMIT least(1, greatest(0, :per_host - probed.taken))) AS d
     ), ranked AS (
         SELECT *, taken + row_number() OVER (PARTITION BY destination ORDER BY "nextAttemptAt") - 1 AS level
         FROM (SELECT * FROM due UNION ALL SELECT * FROM probes) AS candidates

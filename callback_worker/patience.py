@@ -10,7 +10,7 @@ from typing import TypeVar
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.broker.connection import BACKOFF_MOST_S, backoff_s
-from shared.database import CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S, is_outage, not_provisioned, ping
+from shared.database import CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S, is_outage, not_provisioned, ping, sqlstate
 from shared.errors import Unavailable
 from shared.failures import reason_of
 from shared.logs import get_logger
@@ -19,6 +19,8 @@ log = get_logger(__name__)
 
 # Longer than any turn takes that is not waiting for something; readiness must say so within 30 s.
 STUCK_AFTER_S = 20.0
+# Serialization failure, deadlock, lock not available, statement timeout: the database is there.
+_PASSING = ("40001", "40P01", "55P03", "57014")
 # After an outage every worker still holds results to write. The last of them sleeps its longest backoff, then connects
 # and writes; until then a lease that ended during the outage says nothing about its worker.
 SETTLING_S = BACKOFF_MOST_S + CONNECT_TIMEOUT_S + STATEMENT_TIMEOUT_S
@@ -47,7 +49,8 @@ class Patience:
             except Exception as error:  # sorted here: an outage is waited for, all else is the caller's
                 if not await self._may_pass(error):
                     raise
-                self._is_away = True
+                # A deadlock, or one statement that was too slow, says nothing about other workers' results.
+                self._is_away = self._is_away or sqlstate(error) not in _PASSING
                 failures += 1
                 delay_s = backoff_s(failures, random.random())
                 log.warning("database_waits", what=what, reason=reason_of(error), retry_in_s=round(delay_s, 2))

@@ -62,6 +62,7 @@ class Redeliveries:
         self._clock = clock
         self._pace = Pace(rate=MOST_PER_HOST_AND_SECOND, burst=PER_HOST_AND_TURN, now_s=time.monotonic)
         self._next = ""
+        self._unserved = ""
         self._stopped = False
         self.turns = Turns("redeliveries")
 
@@ -100,6 +101,8 @@ class Redeliveries:
 
     async def run_once(self) -> bool:
         """Queue what a step of a filter finds, and make what has its turn; return whether there may be more."""
+        # First what has its turn: a step that is slow, or fails, keeps nobody waiting.
+        has_more = await self._take_turn()
         async with self._patience.engine.begin() as tx:
             now = self._clock()
             if dropped := await expire(tx, now):
@@ -107,7 +110,6 @@ class Redeliveries:
             queued = await step(tx, now=now, expires_at=now + self.keep_for)
         if queued:
             log.info("redeliveries_queued", count=queued)
-        has_more = await self._take_turn()
         return has_more or queued is not None
 
     async def _take_turn(self) -> bool:
@@ -123,7 +125,9 @@ class Redeliveries:
         self._pace.forget()
         _tell(taken)
         has_more = bool(destinations) or self._next != ""
-        self._next = destinations[DESTINATIONS_PER_TURN] if len(destinations) > DESTINATIONS_PER_TURN else ""
+        rest = destinations[DESTINATIONS_PER_TURN:]
+        # Where the slots ran out, or the turn's bound; else from the first again.
+        self._next = self._unserved or (rest[0] if rest else "")
         return has_more
 
     async def _take(self, tx: AsyncConnection, destinations: list[str]) -> Taken:
@@ -143,10 +147,15 @@ class Redeliveries:
     def _counts(self, destinations: list[str]) -> Mapping[str, int]:
         """Return how many of each destination have their turn, within the share that all of them have together."""
         counts: dict[str, int] = {}
+        self._unserved = ""
         room = -(-self._dispatcher.room() // SHARE)
-        for destination in destinations:
+        for index, destination in enumerate(destinations):
+            if room <= 0:
+                self._unserved = destination
+                break
+            share = -(-room // (len(destinations) - index))
             free = min(self._slots.per_host, self._slots.spare) - self._slots.taken.get(destination, 0)
-            count = min(room, free, self._pace.left(destination))
+            count = min(share, free, self._pace.left(destination))
             if count > 0:
                 counts[destination] = count
                 room -= count

@@ -18,7 +18,8 @@ class Signer:
 
     def sign(self, client: str | None, *, webhook_id: str, timestamp: int, body: bytes) -> str:
         """Return the header's value; the newest key comes first."""
-        own = keys_of(client, self.keys)
+        # The master keys' own entries stay, one per live key: a client verifies with its own, the operator with these.
+        own = dict.fromkeys((*keys_of(client, self.keys), *self.keys))
         entries = signature(own, webhook_id=webhook_id, timestamp=timestamp, body=body)
         if self.pair is None:
             return entries

@@ -15,7 +15,10 @@ _ATTEMPT_COLUMNS = (
     "number", "startedAt", "durationMs", "outcome", "statusCode", "error", "responseBody", "manual",
 )  # fmt: skip
 # One that was claimed and never sent is no attempt to anybody.
-_MADE = """ FROM callback_attempts WHERE "callbackId" = :key AND outcome <> 'not_made' ORDER BY number"""
+_MADE = """ FROM callback_attempts WHERE "callbackId" = :key AND outcome <> 'not_made'
+    ORDER BY number DESC LIMIT :most"""
+# The latest: each redelivery adds one, and each may hold 16 KiB of an answer.
+ATTEMPTS_MOST = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +67,8 @@ async def read_callback(database: Database, key: UUID, client: str | None) -> tu
     rows = await database.read(statement, {"key": key} if client is None else {"key": key, "client": client})
     if not rows:
         return None
-    return rows[0], await database.read(f"SELECT {_quoted(_ATTEMPT_COLUMNS)}{_MADE}", {"key": key})
+    latest = await database.read(f"SELECT {_quoted(_ATTEMPT_COLUMNS)}{_MADE}", {"key": key, "most": ATTEMPTS_MOST})
+    return rows[0], latest[::-1]
 
 
 async def count_callbacks(database: Database, wanted: Redeliver) -> int:

@@ -63,7 +63,7 @@ async def claimed(engine: AsyncEngine, wanted: Claim) -> Claimed:
 
 
 def closing(attempt: Attempt, outcome: Outcome, following: Next) -> Closing:
-    return Closing(attempt, Result(outcome=outcome, duration_ms=5, status_code=None), following)
+    return Closing(attempt, Result(outcome=outcome, duration_ms=5000, status_code=None), following)
 
 
 async def close(engine: AsyncEngine, attempt: Attempt, following: Next) -> set[UUID]:
