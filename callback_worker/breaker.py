@@ -24,8 +24,8 @@ FAILURES_AT_ONCE = 200
 AT_ONCE_LASTING_S = 5.0
 # A few answers among the failures do not make a host worth all of its slots.
 FAILING_SHARE = 0.8
-# Doubled by each probe that fails. The bound is the longest that a host which is back waits to be noticed; four probes a
-# minute burden nobody.
+# Doubled by each probe that fails. The bound is the longest that a host which is back waits to be noticed; four probes
+# a minute burden nobody.
 OPEN_FIRST_S = 1.0
 OPEN_MOST_S = 15.0
 # Shortens only, so that the bound is one; workers and hosts that failed together do not probe together.
