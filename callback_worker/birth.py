@@ -18,6 +18,7 @@ from callback_worker.retries import Retries
 from callback_worker.slots import Slots
 from callback_worker.store import insert_deliveries, open_attempts
 from callback_worker.subscriptions import find_subscriptions, owner_of, urls_of
+from shared import crash_points
 from shared.callback_url import parse_callback_url
 from shared.callbacks import State
 from shared.events import ReceivedEvent
@@ -97,6 +98,7 @@ class Births:
             born -= gone
             opened = [attempt for callback_id, attempt in reserved.items() if callback_id in born]
             await open_attempts(tx, opened, now)
+            crash_points.reach("callback_worker.before_commit")
         tell_gone(gone)
         return opened
 

@@ -10,6 +10,7 @@ from callback_worker.delivery import Attempt, Outcome, Result, Terms
 from callback_worker.results import Results
 from callback_worker.sender import Sender
 from callback_worker.slots import Slots
+from shared import crash_points
 from shared.logs import get_logger
 
 log = get_logger(__name__)
@@ -78,7 +79,9 @@ class Dispatcher:
                 return
             if attempt.number == 1:
                 metrics.observe_first_attempt(attempt.body, now)
+            crash_points.reach("callback_worker.between_commit_and_post")
             result = await self._sender.send(attempt)
+            crash_points.reach("callback_worker.between_post_and_result")
             self._results.put(attempt, result)
             _tell(attempt, result)
         finally:

@@ -24,6 +24,7 @@ from session_worker.payments.provider import Notice
 from session_worker.payments.rules import Terms
 from session_worker.payments.store import find_payments, save_payments
 from session_worker.session import Claim, Outcome, Reason, Received, Request, Session
+from shared import crash_points
 from shared.commands import (
     AnyCommand,
     DirectoryCommand,
@@ -103,6 +104,7 @@ async def apply(
             handle(state, received)
         staged = await write(tx, state)
         await store.delete_outbox(tx, published)
+        crash_points.reach("session_worker.before_commit", (received.message_id for received in batch))
     return state, staged
 
 

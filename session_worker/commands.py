@@ -17,6 +17,7 @@ from session_worker.apply import Staged, State
 from session_worker.intake import receive
 from session_worker.relay import Relay
 from session_worker.session import Received
+from shared import crash_points
 from shared.broker.connection import backoff_s
 from shared.broker.consumer import Batch, Consumer
 from shared.broker.dead_letters import dead_letter
@@ -175,6 +176,7 @@ class CommandLoop:
         except BaseException:
             self._relay.give_back(published)
             raise
+        crash_points.reach("session_worker.between_commit_and_ack")
         _tell(state)
         if staged is not None:
             await self._relay.submit(staged)

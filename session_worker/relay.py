@@ -12,6 +12,7 @@ from uuid import UUID
 from prometheus_client import Counter
 
 from session_worker.apply import Staged
+from shared import crash_points
 from shared.broker.publisher import Outcome, Publisher
 from shared.events import outgoing
 from shared.logs import get_logger
@@ -56,7 +57,9 @@ class Relay:
 
     async def _publish_and_release(self, staged: Staged) -> None:
         try:
+            await crash_points.linger("session_worker.between_ack_and_publish")
             if await publish_entries(self._publisher, staged.entries):
+                crash_points.reach("session_worker.between_publish_and_delete")
                 self._done.append(staged.outbox_id)
             else:
                 log.warning("events_left_to_sweeper", outbox_id=str(staged.outbox_id), events=len(staged.entries))

@@ -26,6 +26,9 @@ _SQLSTATE_INSUFFICIENT_PRIVILEGE = "42501"
 _NOT_PROVISIONED = {_SQLSTATE_UNDEFINED_TABLE, _SQLSTATE_UNDEFINED_COLUMN, _SQLSTATE_INSUFFICIENT_PRIVILEGE}
 # Constraint violations and data the column types refuse: the message's fault, not the server's.
 _DATA_FAULT_CLASSES = ("22", "23")
+# Connection lost, no connection or memory left, the server starts or stops, its disk fails. While connecting, the
+# driver raises these as they are; a ping that finds an idle connection would make them look like the message's fault.
+_OUTAGE_CLASSES = ("08", "53", "57", "58")
 
 
 def driver_url(url: str) -> URL:
@@ -135,6 +138,8 @@ def is_data_fault(error: BaseException) -> bool:
 
 def is_outage(error: BaseException) -> bool:
     """Whether the database did not answer or broke off: the same transaction may succeed later."""
+    if (sqlstate(error) or "").startswith(_OUTAGE_CLASSES):
+        return True
     return isinstance(error, OSError | TimeoutError | PoolTimeout | OperationalError | InterfaceError) or (
         isinstance(error, DBAPIError) and not isinstance(error, ProgrammingError) and not is_data_fault(error)
     )

@@ -22,6 +22,9 @@ from shared.messages import Inbound
 log = get_logger(__name__)
 
 _PROBE_TIMEOUT_S = 5.0
+# A message that was delivered so often in vain may kill whoever holds it, and each time all that is held beside it
+# comes closer to the delivery limit. One restart is no sign of that yet.
+_SUSPECT_AFTER_DELIVERIES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,8 @@ class Consumer:
         self._prefetch = prefetch
         self._buffer: deque[Inbound] = deque()
         self._channel: AbstractChannel | None = None
-        self._consumer_tag: str | None = None
+        self._consumer_tags: list[str] = []
+        self._fresh = asyncio.Event()
         self._arrived = asyncio.Event()
         self._stopped = False
 
@@ -62,7 +66,7 @@ class Consumer:
 
     def fault(self) -> str | None:
         """Return why nothing is consumed now, or None."""
-        return None if self._consumer_tag is not None else f"no consumer on {self.queue}"
+        return None if self._consumer_tags else f"no consumer on {self.queue}"
 
     async def take(self, most: int) -> Batch | None:
         """Wait for a message, then return it with whatever else is here, up to `most`; None once stopped."""
@@ -83,9 +87,10 @@ class Consumer:
         """Take no more: cancel the consumer and forget what is buffered; the broker hands it to others."""
         self._stopped = True
         self._arrived.set()
-        if self._channel is not None and self._consumer_tag is not None:
-            with suppress(AMQPError, RuntimeError, OSError, TimeoutError):
-                await self._channel.basic_cancel(self._consumer_tag, timeout=_PROBE_TIMEOUT_S)
+        channel = self._channel
+        if channel is not None:
+            for tag in list(self._consumer_tags):
+                await _cancel(channel, tag)
 
     async def _serve(self) -> None:
         await _check_is_quorum(self._url, self.queue, self._name)
@@ -93,19 +98,52 @@ class Consumer:
             self._buffer, self._channel = deque(), channel
             cancelled = asyncio.Event()
             channel.on_consumer_cancel_callbacks.add(lambda _: cancelled.set())
-            await channel.basic_qos(prefetch_count=self._prefetch)
-            consumed = await channel.basic_consume(self.queue, self._enqueue)
-            self._consumer_tag = consumed.consumer_tag
+            self._fresh.clear()
+            await self._consume(channel, prefetch=1)
             log.info("consumer_registered", queue=self.queue)
+            widening = asyncio.create_task(self._widen(channel))
             try:
                 await _either(channel.closing, cancelled)
             finally:
-                self._buffer, self._channel, self._consumer_tag = deque(), None, None
+                widening.cancel()
+                self._buffer, self._channel, self._consumer_tags = deque(), None, []
+
+    async def _widen(self, channel: AbstractChannel) -> None:
+        """Take one message at a time while they are suspects; then a second consumer takes the rest of the prefetch.
+
+        The first one stays: to cancel it would lose what is on its way, and an ack by prefix would cover that.
+        """
+        await self._fresh.wait()
+        with suppress(AMQPError, RuntimeError, OSError):  # the channel's end is told by `closing`
+            await self._consume(channel, prefetch=self._prefetch)
+
+    async def _consume(self, channel: AbstractChannel, *, prefetch: int) -> None:
+        if self._stopped:
+            return
+        await channel.basic_qos(prefetch_count=prefetch)
+        consumed = await channel.basic_consume(self.queue, self._enqueue)
+        assert consumed.consumer_tag is not None
+        self._consumer_tags.append(consumed.consumer_tag)
+        if self._stopped:  # meanwhile
+            await _cancel(channel, consumed.consumer_tag)
 
     async def _enqueue(self, delivered: DeliveredMessage) -> None:
         if delivered.channel is self._channel and not self._stopped:
-            self._buffer.append(properties.inbound(delivered))
+            inbound = properties.inbound(delivered)
+            self._buffer.append(inbound)
             self._arrived.set()
+            if not _is_suspect(inbound):
+                self._fresh.set()
+
+
+def _is_suspect(inbound: Inbound) -> bool:
+    count = inbound.message.headers.get("x-delivery-count")
+    return inbound.redelivered and isinstance(count, int) and count >= _SUSPECT_AFTER_DELIVERIES
+
+
+async def _cancel(channel: AbstractChannel, tag: str) -> None:
+    with suppress(AMQPError, RuntimeError, OSError, TimeoutError):
+        await channel.basic_cancel(tag, timeout=_PROBE_TIMEOUT_S)
 
 
 async def _either(closing: "asyncio.Future[Any]", cancelled: asyncio.Event) -> None:

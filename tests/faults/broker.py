@@ -1,0 +1,153 @@
+"""The broker's operator: rabbitmqctl, wherever the broker runs, and the management API."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import aio_pika
+import httpx
+from aio_pika.exceptions import AMQPError
+
+from ops.local_stack import Kind, Servers
+from ops.local_stack.binaries import find_binaries
+from tests.faults.crew import NeverFired
+
+CONTROL_TIMEOUT_S = 60
+LETTERS_MOST = 100_000
+UP_WITHIN_S = 120.0
+
+
+@dataclass(frozen=True)
+class Node:
+    """How to run rabbitmqctl: its command line so far, its environment and the user to run it as."""
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str] | None = None
+    uid: int | None = None
+
+
+class Broker:
+    """An administrator of one vhost."""
+
+    def __init__(self, servers: Servers, vhost: str, amqp_url: str) -> None:
+        self._servers = servers
+        self._vhost = vhost
+        self.amqp_url = amqp_url
+        self.letters: dict[str, dict[str, Any]] = {}
+
+    async def control(self, *arguments: str) -> str:
+        """Run rabbitmqctl; raise NeverFired when it refuses."""
+        node = await asyncio.to_thread(_node, self._servers)
+        process = await asyncio.create_subprocess_exec(
+            *node.command, *arguments, env=None if node.environment is None else dict(node.environment), user=node.uid,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        async with asyncio.timeout(CONTROL_TIMEOUT_S):
+            output, _ = await process.communicate()
+        if process.returncode != 0:
+            raise NeverFired(f"rabbitmqctl {arguments[0]}: {output.decode(errors='replace')[-300:]}")
+        return output.decode(errors="replace")
+
+    async def close_all_connections(self) -> str:
+        return await self.control("close_all_connections", "--vhost", self._vhost, "fault")
+
+    async def node_facts(self) -> dict[str, Any]:
+        """What the management API says of the node: its alarms, for example."""
+        facts: dict[str, Any] = (await self._call("GET", "/api/nodes")).json()[0]
+        return facts
+
+    async def overview(self) -> dict[str, Any]:
+        """The broker's versions."""
+        facts: dict[str, Any] = (await self._call("GET", "/api/overview")).json()
+        return facts
+
+    async def limit_queue(self, queue: str, most: int) -> None:
+        """Let the queue refuse what would make it longer."""
+        await self._limit(queue, {"max-length": most})
+
+    async def limit_deliveries(self, queue: str, most: int) -> None:
+        """Lower the delivery limit; the smaller of the queue's and this one holds."""
+        await self._limit(queue, {"delivery-limit": most})
+
+    async def unlimit_queue(self) -> None:
+        await self._call("DELETE", f"/api/policies/{quote(self._vhost, safe='')}/full")
+
+    async def _limit(self, queue: str, definition: dict[str, int]) -> None:
+        policy = {"pattern": f"^{queue}$", "apply-to": "queues", "definition": definition}
+        await self._call("PUT", f"/api/policies/{quote(self._vhost, safe='')}/full", policy)
+
+    async def delete_queue(self, queue: str) -> None:
+        await self._call("DELETE", f"/api/queues/{quote(self._vhost, safe='')}/{queue}")
+
+    async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
+        async with httpx.AsyncClient(base_url=self._servers.management_url, timeout=10, trust_env=False) as api:
+            answer = await api.request(method, path, json=body)
+        answer.raise_for_status()
+        return answer
+
+    async def depths(self, queues: list[str]) -> dict[str, int]:
+        """How many messages wait in each."""
+        async with await aio_pika.connect(self.amqp_url, timeout=5) as connection:
+            found = {}
+            for queue in queues:
+                async with connection.channel() as channel:
+                    declared = await channel.declare_queue(queue, passive=True)
+                    found[queue] = declared.declaration_result.message_count or 0
+            return found
+
+    async def collect_letters_when_up(self, queues: list[str]) -> None:
+        """As `collect_letters`; a later row may have the broker down, or a queue deleted, just now."""
+        async with asyncio.timeout(UP_WITHIN_S):
+            while True:
+                try:
+                    await self.collect_letters(queues)
+                    return
+                except (OSError, AMQPError, TimeoutError, asyncio.CancelledError, RuntimeError):
+                    if (task := asyncio.current_task()) is not None and task.cancelling():
+                        raise
+                await asyncio.sleep(0.5)
+
+    async def collect_letters(self, queues: list[str]) -> list[tuple[str, str, bytes]]:
+        """Take what lies in these queues; remember headers by message id; return queue, routing key and body."""
+        taken: list[tuple[str, str, bytes]] = []
+        async with await aio_pika.connect(self.amqp_url, timeout=5) as connection, connection.channel() as channel:
+            for name in queues:
+                queue = await channel.get_queue(name, ensure=False)
+                while len(taken) < LETTERS_MOST and (letter := await queue.get(fail=False, no_ack=True)) is not None:
+                    headers = {key: str(value) for key, value in (letter.headers or {}).items()}
+                    self.letters[letter.message_id or f"? {len(self.letters)}"] = {"queue": name, **headers}
+                    taken.append((letter.message_id or "", letter.routing_key or "", letter.body))
+        return taken
+
+
+def _node(servers: Servers) -> Node:
+    port = urlsplit(servers.amqp_url).port
+    if servers.kind == Kind.DOCKER:
+        return Node((shutil.which("docker") or "docker", "exec", _container(port or 0), "rabbitmqctl"))
+    program = find_binaries().rabbitmq_server.with_name("rabbitmqctl")
+    for folder in Path("/proc").glob("[0-9]*"):
+        environment = _environment_of(folder)
+        if environment.get("RABBITMQ_NODENAME") == f"voltline-{port}@localhost":
+            uid = folder.stat().st_uid
+            return Node((str(program),), environment, uid if os.geteuid() == 0 else None)
+    raise NeverFired("the broker's process is not to be found")
+
+
+def _environment_of(folder: Path) -> dict[str, str]:
+    try:
+        pairs = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return {}
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+
+
+def _container(port: int) -> str:
+    """The broker's container; testcontainers keeps it to itself, and the engine knows it by its port."""
+    asked = [shutil.which("docker") or "docker", "ps", "--quiet", "--filter", f"publish={port}"]
+    return subprocess.run(asked, capture_output=True, text=True, timeout=CONTROL_TIMEOUT_S, check=True).stdout.strip()

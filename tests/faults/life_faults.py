@@ -1,0 +1,133 @@
+"""Processes that live on: stopped and woken, replaced one by one under load, with a clock that jumps."""
+
+import asyncio
+import json
+import shutil
+import signal
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ops.local_stack.processes import Name, Process
+from tests.faults.broker_faults import only_honest_refusals
+from tests.faults.crew import NeverFired
+from tests.faults.load import Load
+from tests.faults.row import Fault
+from tests.faults.site import Site
+
+STOPPED_S = 4.0
+# Beyond heartbeat and idle-in-transaction timeout: broker and database have both given it up.
+LONG_STOPPED_S = 28.0
+STEPPED_S = 3.0
+LIBRARY = "/usr/lib/*/faketime/libfaketime.so.1"
+
+# What time alone would do to the leases of a worker that has stopped.
+_END_LEASES = """UPDATE callback_deliveries SET "leasedUntil" = now()
+    WHERE state = 'PENDING' AND id IN (SELECT "callbackId" FROM callback_attempts
+        WHERE outcome = 'open' AND "startedAt" < now() - interval '0.8 s') RETURNING id"""
+
+
+def stopped(name: Name, seconds: float, *, is_long: bool = False) -> Fault:
+    async def inject(site: Site, _: Load) -> str:
+        zombie = site.crew.members[name][0]
+        zombie.signal(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(0.2)
+            state = state_of(zombie)
+            await asyncio.sleep(seconds)
+        finally:
+            zombie.signal(signal.SIGCONT)
+        if state != "T":
+            raise NeverFired(f"it was in state {state}")
+        return f"state {state} for {seconds:.0f} s"
+
+    return Fault(f"SIGSTOP {name} for {seconds:.0f} s", inject, is_long=is_long)
+
+
+async def overtaken(site: Site, _: Load) -> str:
+    """A callback worker sleeps through its leases; others repeat its attempts; then it wakes with its old results."""
+    zombie = site.crew.members[Name.CALLBACK_WORKER][0]
+    taken = 0
+    for _try in range(5):
+        zombie.signal(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(1.2)
+            taken = len(await site.database.fetch(_END_LEASES))
+            await asyncio.sleep(2.0)
+        finally:
+            zombie.signal(signal.SIGCONT)
+        if taken:
+            return f"{taken} leases ended in its sleep"
+        await asyncio.sleep(0.5)
+    raise NeverFired("it held no lease when it was stopped")
+
+
+async def rolled(site: Site, _: Load) -> str:
+    """A new process, ready, for each old one; each old one drains and exits with 0 under load."""
+    codes = []
+    for old in site.crew.everybody():
+        await site.crew.join(site.crew.launch(old.name))
+        site.crew.leave(old)
+        codes.append(await old.stop())
+    assert set(codes) == {0}, f"exit codes {codes}"
+    return f"{len(codes)} processes replaced, every exit 0"
+
+
+def stepped(name: Name, step: str) -> Fault:
+    """One more process of the kind; its clock jumps while it works. Needs Debian's package faketime."""
+
+    async def inject(site: Site, _: Load) -> str:
+        library = _library()
+        if library is None:
+            raise NeverFired("no libfaketime on this machine: apt-get install faketime")
+        folder = Path(tempfile.mkdtemp(prefix="voltline-clock-"))
+        clock = folder / "clock"
+        clock.write_text("+0")
+        process = site.crew.launch(
+            name, LD_PRELOAD=str(library), FAKETIME_TIMESTAMP_FILE=str(clock), FAKETIME_NO_CACHE="1",
+            FAKETIME_DONT_FAKE_MONOTONIC="1", LOG_LEVEL="debug",
+        )  # fmt: skip
+        await site.crew.join(process)
+        await asyncio.sleep(0.5)
+        clock.write_text(step)
+        await asyncio.sleep(STEPPED_S)
+        site.crew.leave(process)
+        code = await process.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+        assert code == 0, f"exit {code}"
+        return _off_by(process)
+
+    return Fault(
+        f"clock of one {name} {step}", inject, skews_clock=name is Name.CALLBACK_WORKER, is_long=name is Name.GATEWAY
+    )
+
+
+def state_of(process: Process) -> str:
+    """The kernel's word for it: T is stopped."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def _library() -> Path | None:
+    return next(iter(sorted(Path("/").glob(LIBRARY.removeprefix("/")))), None)
+
+
+def _off_by(process: Process) -> str:
+    """How far its last line is from our time, as proof."""
+    line = json.loads(process.log.read_text().strip().splitlines()[-1])
+    said = datetime.fromisoformat(str(line["timestamp"]))
+    off_s = (said - datetime.fromtimestamp(time.time(), UTC)).total_seconds()
+    if abs(off_s) < 3000:
+        raise NeverFired(f"its clock is off by {off_s:.0f} s alone")
+    return f"its last line is dated {off_s:+.0f} s off"
+
+
+FAULTS = (
+    stopped(Name.GATEWAY, STOPPED_S),
+    stopped(Name.SESSION_WORKER, STOPPED_S),
+    Fault("callback_worker sleeps through its leases", overtaken),
+    stopped(Name.SESSION_WORKER, LONG_STOPPED_S, is_long=True),
+    stopped(Name.CALLBACK_WORKER, LONG_STOPPED_S, is_long=True),
+    Fault("rolling restart of everything", rolled, check=only_honest_refusals),
+    *(stepped(name, step) for name in Name for step in ("+1h", "-1h")),
+)

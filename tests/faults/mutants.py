@@ -1,0 +1,139 @@
+"""Mutants: the product without one of its safeguards. Each must make a row fail, or the rows prove nothing.
+
+A mutant is a copy of the tree with one text replaced; it runs the rows that should notice.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from ops.local_stack.program import REPOSITORY
+from tests.faults import report
+
+RUN_TIMEOUT_S = 400
+EXIT_FAILED = 1
+PACKAGES = ("gateway", "session_worker", "callback_worker", "shared", "ops", "tests", "docs")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """Replaces each `old` by its `new`, each of which must occur exactly once; `rows` should notice."""
+
+    name: str
+    path: str
+    changes: tuple[tuple[str, str], ...]
+    rows: tuple[str, ...]
+
+
+ACK_FIRST = """\
+        await batch.ack()
+        await asyncio.sleep(0.05)
+        commands, rejects = _sort(batch.messages, self._types)
+"""
+MUTANTS = (
+    Mutant(
+        "no inbox insert",
+        "session_worker/apply.py",
+        (("    await store.save_inbox(tx, state.handled, state.now)\n", ""),),
+        ("between_commit_and_ack",),
+    ),
+    Mutant(
+        "inbox not looked into",
+        "session_worker/store.py",
+        (
+            ("    return {message_id: bytes(body_hash) for message_id, body_hash in rows}\n", "    return {}\n"),
+            ("        await insert_rows(tx, inbox, rows)\n",
+             '        await insert_rows(tx, inbox, rows, "ON CONFLICT DO NOTHING")\n'),
+        ),
+        ("between_commit_and_ack",),
+    ),
+    Mutant(
+        "no outbox",
+        "session_worker/apply.py",
+        (("await store.save_outbox(tx, staged.outbox_id, orjson.dumps(staged.entries).decode(), state.now)", "pass"),),
+        ("between_commit_and_ack", "between_ack_and_publish"),
+    ),
+    Mutant(
+        "no confirm",
+        "shared/broker/publisher.py",
+        (("name=self._name, confirms=True)", "name=self._name, confirms=False)"),),
+        ("gateway-broker half open", "broker kill"),
+    ),
+    Mutant(
+        "ack before commit",
+        "session_worker/commands.py",
+        (("        commands, rejects = _sort(batch.messages, self._types)\n", ACK_FIRST),),
+        ("session_worker.before_commit",),
+    ),
+    Mutant(
+        "no fencing",
+        "callback_worker/store.py",
+        ((" AND a.number = r.number AND a.outcome = 'open'\n        RETURNING a.\"callbackId\" AS id",
+          " AND a.number = r.number\n        RETURNING a.\"callbackId\" AS id"),),
+        ("sleeps through its leases",),
+    ),
+    Mutant(
+        "not mandatory",
+        "shared/messages.py",
+        (("    mandatory: bool = True\n", "    mandatory: bool = False\n"),),
+        ("queue session_worker.commands deleted",),
+    ),
+)  # fmt: skip
+
+
+def run_mutants(only: list[str]) -> int:
+    """Run each mutant's rows; return 1 when a mutant passes them all."""
+    screen = report.console()
+    table = Table("safeguard removed", "rows", "noticed by", "s", title="Mutants")
+    survivors = []
+    for mutant in MUTANTS:
+        if only and not any(word in mutant.name for word in only):
+            continue
+        began = time.monotonic()
+        code, output = _run(mutant)
+        noticed = [line for line in output.splitlines() if line.startswith("✗") and ": " in line]
+        if code != EXIT_FAILED or not noticed:
+            survivors.append(mutant.name)
+            screen.print(output[-3000:], markup=False)
+        table.add_row(
+            mutant.name, ", ".join(mutant.rows), noticed[0][:90] if noticed else f"nobody (exit {code})",
+            f"{time.monotonic() - began:.0f}", style="red" if mutant.name in survivors else None,
+        )  # fmt: skip
+        screen.print(f"{'✗' if mutant.name in survivors else '·'} {mutant.name}", markup=False)
+    screen.print(table)
+    return int(bool(survivors))
+
+
+def _run(mutant: Mutant) -> tuple[int, str]:
+    folder = Path(tempfile.mkdtemp(prefix="voltline-mutant-"))
+    try:
+        for package in PACKAGES:
+            shutil.copytree(REPOSITORY / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+        _mutate(folder / mutant.path, mutant)
+        rows = [word for row in mutant.rows for word in ("--only", row)]
+        ran = subprocess.run(
+            [sys.executable, "-m", "tests.faults", "short", "--no-write", "--settle", "40", *rows],
+            cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=RUN_TIMEOUT_S, check=False,
+        )  # fmt: skip
+        return ran.returncode, ran.stdout
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _mutate(path: Path, mutant: Mutant) -> None:
+    text = path.read_text()
+    for old, new in mutant.changes:
+        if text.count(old) != 1:
+            raise SystemExit(
+                f"mutant '{mutant.name}' no longer applies: {path.name} holds {text.count(old)} times {old!r}"
+            )
+        text = text.replace(old, new)
+    path.write_text(text)

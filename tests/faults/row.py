@@ -1,0 +1,105 @@
+"""A row of the programme: one fault under load, its proof, and what the auditor found after it."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from ops.local_stack import StackError
+from tests.faults.auditor import Findings, audit
+from tests.faults.crew import NeverFired
+from tests.faults.ledger import Ledger
+from tests.faults.load import Load
+from tests.faults.site import Site
+
+# Commands begin at this rate unless told otherwise; two cores carry everything beside it.
+RATE = 40.0
+# Load before the fault, so that it meets work in every place, and after it.
+BEFORE_S = 0.7
+AFTER_S = 0.5
+# What a crash left is found by a sweeper after 12 s, a lease ends after 13 s, an outage is waited out for 25 s.
+SETTLE_MOST_S = 90.0
+INJECT_MOST_S = 150.0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`inject` breaks something, mends it, and returns the proof that it was broken; else it raises `NeverFired`.
+
+    `prepare` runs before the load, when nothing is under way; `check` names what callers should not have been told.
+    `skews_clock`: signatures carry a time that no subscriber believes, so they are not counted as bad.
+    `is_alone`: it would destroy what earlier rows still wait for. `is_long`: for the long programme alone.
+    """
+
+    name: str
+    inject: Callable[[Site, Load], Awaitable[str]]
+    prepare: Callable[[Site], Awaitable[None]] | None = None
+    check: Callable[[Ledger], list[str]] | None = None
+    is_alone: bool = False
+    is_long: bool = False
+    skews_clock: bool = False
+    rate: float = RATE
+    inject_most_s: float = INJECT_MOST_S
+
+
+@dataclass
+class Result:
+    """How a row ended. `troubles` are failures that no count shows."""
+
+    fault: Fault
+    proof: str = ""
+    troubles: list[str] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
+    took_s: float = 0.0
+
+    @property
+    def is_clean(self) -> bool:
+        return not self.troubles and self.findings.is_clean
+
+
+async def run_row(
+    site: Site, fault: Fault, number: int, *, settle_s: float = SETTLE_MOST_S
+) -> tuple[Result, "asyncio.Task[Findings]"]:
+    """Run the fault under load; return how it went, and the audit, which goes on beside later rows."""
+    began = time.monotonic()
+    result = Result(fault)
+    ledger = Ledger(f"{number:02d}-{fault.name.replace(' ', '-')}-{site.seed}")
+    load = Load(
+        ledger,
+        gateways=site.crew.gateways,
+        partner=site.partner,
+        callback_url=site.callback_url(ledger.name),
+        rate=fault.rate,
+        chance=site.chance,
+    )
+    if fault.prepare is not None:
+        await fault.prepare(site)
+    loading = asyncio.create_task(load.run())
+    await asyncio.sleep(BEFORE_S)
+    await _inject(site, fault, load, result)
+    await asyncio.sleep(AFTER_S)
+    load.stop()
+    await loading
+    if not ledger.acknowledged:
+        result.troubles.append("nothing was acknowledged: the row proves nothing")
+    result.troubles += fault.check(ledger) if fault.check is not None else []
+    result.took_s = time.monotonic() - began
+    return result, asyncio.create_task(audit(site, ledger, timeout_s=settle_s, may_be_unverified=fault.skews_clock))
+
+
+async def _inject(site: Site, fault: Fault, load: Load, result: Result) -> None:
+    try:
+        async with asyncio.timeout(fault.inject_most_s):
+            result.proof = await fault.inject(site, load)
+    except NeverFired as reason:
+        result.troubles.append(f"never fired: {reason}")
+    except AssertionError as reason:
+        result.troubles.append(str(reason))
+    except Exception as error:  # a row that breaks is a failed row; the others run all the same
+        result.troubles.append(f"{type(error).__name__}: {error}")
+    for link in (*site.links.values(), site.subscriber_link):
+        link.restore()
+    try:
+        result.troubles += [f"died unasked: {who}" for who in await site.crew.heal()]
+    except StackError as error:
+        result.troubles.append(str(error))
