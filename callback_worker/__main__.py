@@ -21,7 +21,7 @@ from callback_worker.dispatch import Dispatcher
 from callback_worker.hosts import Hosts
 from callback_worker.intake import PREFETCH, Intake
 from callback_worker.lookup import Lookup
-from callback_worker.patience import Patience, Turns
+from callback_worker.patience import SETTLING_S, Patience, Turns
 from callback_worker.ports import PortPolicy
 from callback_worker.redeliveries import Redeliveries
 from callback_worker.results import Results
@@ -34,8 +34,8 @@ from callback_worker.upkeep import Upkeep
 from shared import process, settings
 from shared.broker.consumer import Consumer
 from shared.broker.publisher import Publisher
-from shared.clock import now_utc
 from shared.database import create_engine, ping
+from shared.database_clock import DatabaseClock
 from shared.health import Check, serve_health
 from shared.logs import get_logger
 from shared.topology import CALLBACK_COMMANDS, CALLBACK_EVENTS
@@ -55,16 +55,18 @@ async def serve(config: CallbackWorkerSettings, drain: asyncio.Event) -> None:
     """Deliver until `drain` is set, then finish the attempts in hand, write their results and close everything."""
     engine = create_engine(config.database_url.get_secret_value(), name=NAME, pool_size=POOL_SIZE)
     event.listen(engine.sync_engine, "connect", _prefer_indexes)
-    async with _sender(config) as sender, asyncio.TaskGroup() as tasks:
-        parts = _wire(config, engine, sender, tasks, drain)
+    clock = DatabaseClock(engine)
+    async with _sender(config, clock) as sender, asyncio.TaskGroup() as tasks:
+        parts = _wire(config, engine, clock, sender, tasks, drain)
         health = serve_health(parts.checks, host=config.worker_http_host, port=config.callback_worker_http_port)
         consumers = [consumer.run() for consumer in parts.consumers]
         connections = (parts.publisher.run(), *consumers, health, parts.results.run(), parts.upkeep.run())
         background = [tasks.create_task(work) for work in connections]
-        claiming = (parts.intake.run(), parts.retries.run(), parts.commands.run(), parts.redeliveries.run())
-        loops = [tasks.create_task(work) for work in claiming]
-        await drain.wait()
-        await _drain(parts, loops)
+        if await clock.told(drain):
+            claiming = (parts.intake.run(), parts.retries.run(), parts.commands.run(), parts.redeliveries.run())
+            loops = [tasks.create_task(work) for work in claiming]
+            await drain.wait()
+            await _drain(parts, loops)
         for task in background:
             task.cancel()
     with suppress(TimeoutError):
@@ -85,6 +87,7 @@ def _prefer_indexes(connection: Any, _: object) -> None:
 class Parts:
     """What the process is made of, from the queue to the results."""
 
+    clock: DatabaseClock
     publisher: Publisher
     consumers: Sequence[Consumer]
     intake: Intake
@@ -103,7 +106,7 @@ async def _drain(parts: Parts, loops: Sequence["asyncio.Task[None]"]) -> None:
     parts.slots.close()
     parts.retries.stop()
     parts.redeliveries.stop()
-    parts.dispatcher.end_by(now_utc() + timedelta(seconds=DRAIN_WORK_S))
+    parts.dispatcher.end_by(parts.clock.now() + timedelta(seconds=DRAIN_WORK_S))
     with suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_WORK_S):
             for consumer in parts.consumers:
@@ -122,6 +125,7 @@ async def _drain(parts: Parts, loops: Sequence["asyncio.Task[None]"]) -> None:
 def _wire(
     config: CallbackWorkerSettings,
     engine: AsyncEngine,
+    clock: DatabaseClock,
     sender: Sender,
     tasks: asyncio.TaskGroup,
     drain: asyncio.Event,
@@ -138,23 +142,23 @@ def _wire(
         timeout_s=config.callback_timeout_s,
         expires_s=config.callback_expires_s,
     )
-    alarm, patience = Alarm(now_utc), Patience(engine)
+    now = clock.now
+    alarm, patience = Alarm(now), Patience(engine)
+    # Until the last worker knows, and the attempts have ended that it leased by the old time.
+    clock.on_step = partial(patience.settle, SETTLING_S + terms.lease_s)
     hosts = Hosts()
-    results = Results(patience, terms, hosts=hosts, clock=now_utc, on_retry=alarm.ring_at)
-    dispatcher = Dispatcher(sender, tasks, slots=slots, results=results, terms=terms, clock=now_utc)
-    retries = Retries(patience, dispatcher=dispatcher, slots=slots, terms=terms, alarm=alarm, clock=now_utc)
+    results = Results(patience, terms, hosts=hosts, clock=now, on_retry=alarm.ring_at)
+    dispatcher = Dispatcher(sender, tasks, slots=slots, results=results, terms=terms, clock=now)
+    retries = Retries(patience, dispatcher=dispatcher, slots=slots, terms=terms, alarm=alarm, clock=now)
     births = Births(patience, dispatcher=dispatcher, slots=slots, hosts=hosts, retries=retries, terms=terms)
-    upkeep = Upkeep(patience, hosts=hosts, in_hand=dispatcher.in_hand, clock=now_utc)
-    intake = Intake(consumer, publisher, births=births, dispatcher=dispatcher, drain=drain, clock=now_utc)
-    redeliveries = Redeliveries(
-        patience, dispatcher=dispatcher, slots=slots, terms=terms, alarm=Alarm(now_utc), clock=now_utc
-    )
-    commands = CommandLoop(
-        commands_consumer, publisher, patience, redeliveries=redeliveries, drain=drain, clock=now_utc
-    )
+    upkeep = Upkeep(patience, hosts=hosts, in_hand=dispatcher.in_hand, clock=now, ask_time=clock.ask)
+    intake = Intake(consumer, publisher, births=births, dispatcher=dispatcher, drain=drain, clock=now)
+    redeliveries = Redeliveries(patience, dispatcher=dispatcher, slots=slots, terms=terms, alarm=Alarm(now), clock=now)
+    commands = CommandLoop(commands_consumer, publisher, patience, redeliveries=redeliveries, drain=drain, clock=now)
     turns = [each.turns for each in (intake, retries, results, upkeep, commands, redeliveries)]
     consumers = (consumer, commands_consumer)
     return Parts(
+        clock=clock,
         publisher=publisher,
         consumers=consumers,
         intake=intake,
@@ -187,7 +191,7 @@ def _checks(
 
 
 @asynccontextmanager
-async def _sender(config: CallbackWorkerSettings) -> AsyncIterator[Sender]:
+async def _sender(config: CallbackWorkerSettings, clock: DatabaseClock) -> AsyncIterator[Sender]:
     lookup = Lookup()
     sender = Sender(
         keys=config.callback_signing_keys,
@@ -199,7 +203,7 @@ async def _sender(config: CallbackWorkerSettings) -> AsyncIterator[Sender]:
         ),
         resolve=lookup,
         timeout_s=config.callback_timeout_s,
-        clock=now_utc,
+        clock=clock.now,
     )
     try:
         async with sender:

@@ -1,6 +1,7 @@
 """Database work that is repeated until the database has done it, and how a loop shows that it still turns."""
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -35,7 +36,7 @@ class Patience:
         self.engine = engine
         self._now_s = now_s
         self._is_away = False
-        self._back_since: float | None = None
+        self._settled_at_s = -math.inf
 
     async def until_done(self, work: Callable[[], Awaitable[Value]], *, what: str, wanted: Callable[[], bool]) -> Value:
         """Return what `work` returns, repeated through outages; raise Unavailable once it is not `wanted` any more.
@@ -61,16 +62,18 @@ class Patience:
             if not wanted():
                 raise Unavailable(f"{what}: given up")
 
+    def settle(self, seconds: float) -> None:
+        """Say that for so long a lease that has ended says nothing about its worker."""
+        self._settled_at_s = max(self._settled_at_s, self._now_s() + seconds)
+
     def is_settling(self) -> bool:
-        """Whether the database is away, or came back so lately that other workers' results may not be written yet."""
-        if self._is_away:
-            return True
-        return self._back_since is not None and self._now_s() - self._back_since < SETTLING_S
+        """Whether no lease may be taken over: the database is away, or back so lately that results are on their way."""
+        return self._is_away or self._now_s() < self._settled_at_s
 
     def _note_answer(self) -> None:
         if self._is_away:
             self._is_away = False
-            self._back_since = self._now_s()
+            self.settle(SETTLING_S)
 
     async def _may_pass(self, error: Exception) -> bool:
         """Whether the same work may succeed later. What looks like its own fault is none while nothing else works."""

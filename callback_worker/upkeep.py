@@ -1,7 +1,7 @@
-"""Once a second: end what has expired, whether or not its destination may be sent to, and look which hosts fail."""
+"""Once a second: ask the time, look which hosts fail, and end what has expired, whether or not it may be sent."""
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
 from uuid import UUID
 
@@ -47,11 +47,13 @@ class Upkeep:
         hosts: Hosts,
         in_hand: Callable[[], Collection[UUID]],
         clock: Callable[[], datetime],
+        ask_time: Callable[[], Awaitable[None]],
     ) -> None:
         self._patience = patience
         self._hosts = hosts
         self._in_hand = in_hand
         self._clock = clock
+        self._ask_time = ask_time
         self.turns = Turns("upkeep")
 
     async def run(self) -> None:
@@ -65,7 +67,8 @@ class Upkeep:
             await asyncio.sleep(EVERY_S)
 
     async def run_once(self) -> int:
-        """Look at the hosts once, and end all that has expired, some at a time; return how many that were."""
+        """Ask, look at the hosts, and end all that has expired, some at a time; return how many that were."""
+        await self._ask_time()
         async with self._patience.engine.begin() as tx:
             await self._hosts.refresh(tx, self._clock())
         count = 0

@@ -26,9 +26,9 @@ from session_worker.sweeper import Sweeper
 from shared import process, settings
 from shared.broker.consumer import Consumer
 from shared.broker.publisher import Publisher
-from shared.clock import now_utc
 from shared.commands import COMMANDS
 from shared.database import create_engine, readiness_fault
+from shared.database_clock import DatabaseClock
 from shared.health import Check, serve_health
 from shared.topology import PAYMENT_COMMANDS as PAYMENT_QUEUE
 from shared.topology import SESSION_COMMANDS as SESSION_QUEUE
@@ -67,17 +67,20 @@ async def serve(config: SessionWorkerSettings, drain: asyncio.Event) -> None:
     """Consume until `drain` is set, then settle what is in hand, publish its events and close everything."""
     engine = create_engine(config.database_url.get_secret_value(), name=NAME, pool_size=POOL_SIZE)
     async with asyncio.TaskGroup() as tasks:
-        parts = _wire(config, engine, tasks)
+        clock = DatabaseClock(engine)
+        parts = _wire(config, engine, clock, tasks)
         port = config.session_worker_http_port
         works = [parts.publisher.run(), *(consumer.run() for consumer in parts.consumers), parts.sweeper.run()]
         works.append(serve_health(_checks(engine, parts), host=config.worker_http_host, port=port))
         if parts.authorizer is not None:
             works.append(parts.authorizer.run())
         background = [tasks.create_task(work) for work in works]
-        loops = [tasks.create_task(loop.run()) for loop in parts.loops]
-        collecting = [] if parts.collector is None else [tasks.create_task(parts.collector.run())]
-        await drain.wait()
-        await _drain(parts, loops, collecting, tasks)
+        if await clock.told(drain):
+            loops = [tasks.create_task(loop.run()) for loop in parts.loops]
+            collecting = [] if parts.collector is None else [tasks.create_task(parts.collector.run())]
+            await drain.wait()
+            await _drain(parts, loops, collecting, tasks)
+        process.settled()
         for task in background:
             task.cancel()
     if parts.provider is not None:
@@ -103,28 +106,27 @@ async def _drain(parts: Parts, loops: Sequence[Task], collecting: Sequence[Task]
     with suppress(Exception):  # the database may be away; the rows are published once more
         async with asyncio.timeout(CLEAR_TIMEOUT_S):
             await parts.sweeper.clear_done()
-    process.settled()
 
 
-def _wire(config: SessionWorkerSettings, engine: AsyncEngine, tasks: asyncio.TaskGroup) -> Parts:
+def _wire(config: SessionWorkerSettings, engine: AsyncEngine, clock: DatabaseClock, tasks: asyncio.TaskGroup) -> Parts:
     amqp_url = config.amqp_url.get_secret_value()
     publisher = Publisher(amqp_url, name=f"{NAME} publishes")
     sessions = Consumer(amqp_url, SESSION_QUEUE, name=f"{NAME} consumes", prefetch=PREFETCH)
     payments = Consumer(amqp_url, PAYMENT_QUEUE, name=f"{NAME} consumes payments", prefetch=PAYMENT_PREFETCH)
-    provider = provider_of(config, engine)
+    provider = provider_of(config, engine, clock.now)
     policy = config.policy(terms_of(provider))
     relay = Relay(publisher, tasks)
-    authorizer = _authorizer(config, engine, relay, policy)
-    collector = None if provider is None else Collector(engine, provider, relay, policy, clock=now_utc)
+    authorizer = _authorizer(config, engine, relay, policy, clock)
+    collector = None if provider is None else Collector(engine, provider, relay, policy, clock=clock.now)
 
     async def apply_sessions(batch: Sequence[Received], published: Sequence[UUID]) -> tuple[State, Staged | None]:
-        state, staged = await apply(engine, batch, now=now_utc(), policy=policy, published=published)
+        state, staged = await apply(engine, batch, now=clock.now(), policy=policy, published=published)
         if authorizer is not None:
             authorizer.submit(request for request in state.taken_requests.values() if request.decision is None)
         _wake(collector, state)
         return state, staged
 
-    commands = PaymentCommands(engine, provider, policy)
+    commands = PaymentCommands(engine, provider, policy, clock=clock.now)
 
     async def apply_payments(batch: Sequence[Received], published: Sequence[UUID]) -> tuple[State, Staged | None]:
         state, staged = await commands.apply(batch, published)
@@ -132,8 +134,8 @@ def _wire(config: SessionWorkerSettings, engine: AsyncEngine, tasks: asyncio.Tas
         return state, staged
 
     loops = (
-        CommandLoop(sessions, publisher, relay, engine, types=SESSION_TYPES, apply=apply_sessions),
-        CommandLoop(payments, publisher, relay, engine, types=PAYMENT_TYPES, apply=apply_payments),
+        CommandLoop(sessions, publisher, relay, engine, types=SESSION_TYPES, apply=apply_sessions, clock=clock.now),
+        CommandLoop(payments, publisher, relay, engine, types=PAYMENT_TYPES, apply=apply_payments, clock=clock.now),
     )
     return Parts(
         publisher=publisher,
@@ -143,7 +145,7 @@ def _wire(config: SessionWorkerSettings, engine: AsyncEngine, tasks: asyncio.Tas
         provider=provider,
         collector=collector,
         loops=loops,
-        sweeper=Sweeper(engine, publisher, relay, policy, authorizer),
+        sweeper=Sweeper(engine, publisher, relay, policy=policy, authorizer=authorizer, clock=clock),
     )
 
 
@@ -152,11 +154,13 @@ def _wake(collector: Collector | None, state: State) -> None:
         collector.wake()
 
 
-def _authorizer(config: SessionWorkerSettings, engine: AsyncEngine, relay: Relay, policy: Policy) -> Authorizer | None:
+def _authorizer(
+    config: SessionWorkerSettings, engine: AsyncEngine, relay: Relay, policy: Policy, clock: DatabaseClock
+) -> Authorizer | None:
     url = config.authorization_url
     if policy.authorization is not Authorization.HTTP or url is None:
         return None
-    return Authorizer(url.get_secret_value(), engine=engine, relay=relay, policy=policy)
+    return Authorizer(url.get_secret_value(), engine=engine, relay=relay, policy=policy, clock=clock.now)
 
 
 def _checks(engine: AsyncEngine, parts: Parts) -> Mapping[str, Check]:

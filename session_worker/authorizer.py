@@ -6,7 +6,7 @@ in the database: another worker adopts it, or its deadline decides it. Asked twi
 
 import asyncio
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -24,7 +24,6 @@ from session_worker.overdue import decide_requests
 from session_worker.relay import Relay
 from session_worker.session import Request
 from shared.broker.connection import backoff_s
-from shared.clock import now_utc
 from shared.logs import get_logger
 
 log = get_logger(__name__)
@@ -46,11 +45,14 @@ BREAKER_OPEN_S = 5.0
 class Authorizer:
     """A bounded number of questions at once; the verdicts are written in batches."""
 
-    def __init__(self, url: str, *, engine: AsyncEngine, relay: Relay, policy: Policy) -> None:
+    def __init__(
+        self, url: str, *, engine: AsyncEngine, relay: Relay, policy: Policy, clock: Callable[[], datetime]
+    ) -> None:
         self._url = url
         self._engine = engine
         self._relay = relay
         self._policy = policy
+        self._clock = clock
         self._breaker = Breaker(BREAKER_FAILURES, BREAKER_OPEN_S)
         self._waiting: asyncio.Queue[Request] = asyncio.Queue(WAITING_MOST)
         self._known: set[UUID] = set()
@@ -99,7 +101,7 @@ class Authorizer:
 
     async def _verdict(self, client: httpx.AsyncClient, request: Request) -> Verdict:
         assert request.deadline_at is not None
-        left_s = (request.deadline_at - now_utc()).total_seconds()
+        left_s = (request.deadline_at - self._clock()).total_seconds()
         loop = asyncio.get_running_loop()
         if left_s <= 0:
             return TIMED_OUT
@@ -124,7 +126,7 @@ class Authorizer:
             self._arrived.clear()
             batch = dict(list(self._verdicts.items())[:VERDICTS_PER_BATCH])
             try:
-                _, staged = await decide_requests(self._engine, batch, now=now_utc(), policy=self._policy)
+                _, staged = await decide_requests(self._engine, batch, now=self._clock(), policy=self._policy)
             except Exception as error:  # the edge of a loop that must never end: the verdicts stay here
                 failures += 1
                 log.warning(

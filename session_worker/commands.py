@@ -8,6 +8,7 @@ unacknowledged and is retried here, for ever; requeueing would use up the delive
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from datetime import datetime
 from uuid import UUID
 
 from prometheus_client import Counter, Histogram
@@ -22,7 +23,6 @@ from shared.broker.connection import backoff_s
 from shared.broker.consumer import Batch, Consumer
 from shared.broker.dead_letters import dead_letter
 from shared.broker.publisher import Outcome, Publisher
-from shared.clock import now_utc
 from shared.database import is_data_fault, is_outage, not_provisioned, ping
 from shared.errors import RejectCode, Rejected
 from shared.failures import log_failure, reason_of
@@ -54,7 +54,7 @@ Apply = Callable[[Sequence[Received], Sequence[UUID]], Awaitable[tuple[State, St
 class CommandLoop:
     """Handles the commands of these types from one queue until its consumer is stopped."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what it is made of, each by its name
         self,
         consumer: Consumer,
         publisher: Publisher,
@@ -63,6 +63,7 @@ class CommandLoop:
         *,
         types: Collection[str],
         apply: Apply,
+        clock: Callable[[], datetime],
     ) -> None:
         self._consumer = consumer
         self._publisher = publisher
@@ -70,6 +71,7 @@ class CommandLoop:
         self._engine = engine
         self._types = types
         self._apply_batch = apply
+        self._clock = clock
         self._began_at: float | None = None
 
     async def run(self) -> None:
@@ -89,7 +91,7 @@ class CommandLoop:
         return f"a batch has been in hand for {age_s:.0f} s" if age_s > STUCK_AFTER_S else None
 
     async def _settle(self, batch: Batch) -> None:
-        commands, rejects = _sort(batch.messages, self._types)
+        commands, rejects = _sort(batch.messages, self._types, self._clock())
         BATCH_SIZE.observe(len(batch.messages))
         settled = await self._apply_until_done(batch, commands, rejects) if commands else True
         settled = settled and (not rejects or await self._set_aside(batch, rejects))
@@ -186,7 +188,7 @@ class CommandLoop:
         left, failures = list(rejects), 0
         while True:
             letters = [
-                dead_letter(inbound, self._consumer.queue, rejected, failed_by="session_worker", now=now_utc())
+                dead_letter(inbound, self._consumer.queue, rejected, failed_by="session_worker", now=self._clock())
                 for inbound, rejected in left
             ]
             outcomes = await self._publisher.publish(letters, timeout_s=DEAD_LETTER_TIMEOUT_S)
@@ -205,12 +207,11 @@ class CommandLoop:
 
 
 def _sort(
-    messages: Sequence[Inbound], types: Collection[str]
+    messages: Sequence[Inbound], types: Collection[str], now: datetime
 ) -> tuple[list[tuple[Inbound, Received]], list[tuple[Inbound, Rejected]]]:
     """Return what can be understood, and what cannot with the reason."""
     commands: list[tuple[Inbound, Received]] = []
     rejects: list[tuple[Inbound, Rejected]] = []
-    now = now_utc()
     for inbound in messages:
         try:
             commands.append((inbound, receive(inbound, now, types)))

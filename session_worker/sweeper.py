@@ -1,4 +1,4 @@
-"""Does what no message brings about: publishes what crashed workers left behind, and what time does to sessions.
+"""Does what no message brings about: asks the time, publishes what crashed workers left, and ends what time ends.
 
 Any number of workers sweep at once: each row is claimed, or looked at again under its lock.
 """
@@ -16,7 +16,7 @@ from session_worker.authorizer import Authorizer
 from session_worker.overdue import end_stale, refuse_expired, time_out
 from session_worker.relay import Relay, publish_entries
 from shared.broker.publisher import Publisher
-from shared.clock import now_utc
+from shared.database_clock import DatabaseClock
 from shared.failures import reason_of
 from shared.logs import get_logger
 
@@ -35,13 +35,21 @@ class Sweeper:
     """One round a second; more at once while there is more to do."""
 
     def __init__(
-        self, engine: AsyncEngine, publisher: Publisher, relay: Relay, policy: Policy, authorizer: Authorizer | None
+        self,
+        engine: AsyncEngine,
+        publisher: Publisher,
+        relay: Relay,
+        *,
+        policy: Policy,
+        authorizer: Authorizer | None,
+        clock: DatabaseClock,
     ) -> None:
         self._engine = engine
         self._publisher = publisher
         self._relay = relay
         self._policy = policy
         self._authorizer = authorizer
+        self._clock = clock
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -55,7 +63,8 @@ class Sweeper:
 
     async def run_once(self) -> int:
         """Do one round; return how many rows it moved."""
-        now, engine = now_utc(), self._engine
+        await self._clock.ask()
+        now, engine = self._clock.now(), self._engine
         moved = await self.clear_done() + await self._publish_left_behind()
         moved += await self._submitted(refuse_expired(engine, now=now, most=OVERDUE_PER_SWEEP))
         moved += await self._submitted(end_stale(engine, now=now, most=OVERDUE_PER_SWEEP))
@@ -80,7 +89,7 @@ class Sweeper:
     async def _publish_left_behind(self) -> int:
         if not self._publisher.is_connected:
             return 0
-        now = now_utc()
+        now = self._clock.now()
         async with self._engine.begin() as tx:
             rows = await store.claim_outbox(
                 tx, now=now, older_than=now - LEFT_BEHIND_AFTER, until=now + CLAIM_FOR, most=ROWS_PER_SWEEP

@@ -1,6 +1,7 @@
 """The house rules that a machine can check: who may import what, how big a file may grow, what names say nothing."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +84,13 @@ def test_a_process_imports_shared_and_itself_and_shared_imports_no_process(path:
 def test_a_library_is_imported_only_where_its_room_is(path: Path) -> None:
     for library in {name.split(".")[0] for name in imports(path)} & ONLY_IN.keys():
         assert name_of(path).startswith(ONLY_IN[library]), f"{name_of(path)} imports {library}"
+
+
+@pytest.mark.parametrize("path", [path for path in sources() if "_worker/" in name_of(path)], ids=name_of)
+def test_a_worker_never_asks_its_own_clock(path: Path) -> None:
+    """What it leases and decides is by the database's; `time.monotonic` is for how long something takes."""
+    assert "shared.clock" not in set(imports(path))
+    assert not re.search(r"\b(datetime\.(now|utcnow|today)|time\.time(_ns)?)\(", path.read_text())
 
 
 @pytest.mark.parametrize("name", PURE)

@@ -1,7 +1,8 @@
 """Applies the commands of the queue `session_worker.payments`; never waits for the provider."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -11,17 +12,19 @@ from session_worker.payments.provider import Notice, Provider
 from session_worker.payments.store import find_subject
 from session_worker.session import Received
 from session_worker.store import seen
-from shared.clock import now_utc
 from shared.commands import ProviderEvent
 
 
 class PaymentCommands:
     """One batch is one transaction, as with sessions; before it, providers' events get the session they are about."""
 
-    def __init__(self, engine: AsyncEngine, provider: Provider | None, policy: Policy) -> None:
+    def __init__(
+        self, engine: AsyncEngine, provider: Provider | None, policy: Policy, *, clock: Callable[[], datetime]
+    ) -> None:
         self._engine = engine
         self._provider = provider
         self._policy = policy
+        self._clock = clock
 
     async def apply(self, batch: Sequence[Received], published: Sequence[UUID]) -> tuple[State, Staged | None]:
         """Decide and commit. Raises what the database raises."""
@@ -30,7 +33,7 @@ class PaymentCommands:
             async with self._engine.connect() as tx:
                 batch = [await _about(tx, received, notices.get(received.message_id)) for received in batch]
         return await apply(
-            self._engine, batch, now=now_utc(), policy=self._policy, published=published, notices=notices
+            self._engine, batch, now=self._clock(), policy=self._policy, published=published, notices=notices
         )
 
     async def _notices(self, events: Sequence[Received]) -> dict[UUID, Notice]:

@@ -1,5 +1,8 @@
 """The payment provider that the settings name."""
 
+from collections.abc import Callable
+from datetime import datetime
+
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from session_worker.payments.provider import Provider
@@ -10,14 +13,14 @@ from shared.payments import RETURN_PATH
 from shared.settings import PaymentProvider
 
 
-def provider_of(config: SessionWorkerSettings, engine: AsyncEngine) -> Provider | None:
+def provider_of(config: SessionWorkerSettings, engine: AsyncEngine, clock: Callable[[], datetime]) -> Provider | None:
     """Return the provider, or None where payments are somebody else's business."""
     public_url = config.gateway_public_url.get_secret_value().rstrip("/")
     match config.payment_provider:
         case PaymentProvider.NONE:
             return None
         case PaymentProvider.SANDBOX:
-            return SandboxProvider(engine, public_url)
+            return SandboxProvider(engine, public_url, now=clock)
         case PaymentProvider.STRIPE:
             # An optional extra, and slow to import.
             from session_worker.payments.stripe_provider import StripeProvider  # noqa: PLC0415

@@ -29,7 +29,6 @@ from session_worker.payments.provider import (
     RefundRef,
     RefundState,
 )
-from shared.clock import now_utc
 from shared.payments import LINK_DECLINED, LINK_PAID, PAY_PATH
 
 # The column's width.
@@ -80,7 +79,7 @@ class SandboxProvider:
         longest_lifetime=timedelta(hours=24),
     )
 
-    def __init__(self, engine: AsyncEngine, pay_url_base: str, *, now: Callable[[], datetime] = now_utc) -> None:
+    def __init__(self, engine: AsyncEngine, pay_url_base: str, *, now: Callable[[], datetime]) -> None:
         self._engine = engine
         self._pay_url_base = pay_url_base.rstrip("/")
         self._now = now

@@ -15,12 +15,12 @@ from tests.faults.crew import NeverFired
 from tests.faults.load import Load
 from tests.faults.row import Fault
 from tests.faults.site import Site
+from tests.wrong_clock import WrongClock
 
 STOPPED_S = 4.0
 # Beyond heartbeat and idle-in-transaction timeout: broker and database have both given it up.
 LONG_STOPPED_S = 28.0
 STEPPED_S = 3.0
-LIBRARY = "/usr/lib/*/faketime/libfaketime.so.1"
 
 # What time alone would do to the leases of a worker that has stopped.
 _END_LEASES = """UPDATE callback_deliveries SET "leasedUntil" = now()
@@ -75,22 +75,18 @@ async def rolled(site: Site, _: Load) -> str:
 
 
 def stepped(name: Name, step: str) -> Fault:
-    """One more process of the kind; its clock jumps while it works. Needs Debian's package faketime."""
+    """One more process of the kind; its clock jumps while it works. Nobody dies, so nothing may come twice."""
 
     async def inject(site: Site, _: Load) -> str:
-        library = _library()
-        if library is None:
-            raise NeverFired("no libfaketime on this machine: apt-get install faketime")
         folder = Path(tempfile.mkdtemp(prefix="voltline-clock-"))
-        clock = folder / "clock"
-        clock.write_text("+0")
-        process = site.crew.launch(
-            name, LD_PRELOAD=str(library), FAKETIME_TIMESTAMP_FILE=str(clock), FAKETIME_NO_CACHE="1",
-            FAKETIME_DONT_FAKE_MONOTONIC="1", LOG_LEVEL="debug",
-        )  # fmt: skip
+        clock = WrongClock.made_in(folder)
+        if clock is None:
+            raise NeverFired("no libfaketime on this machine: apt-get install faketime")
+        clock.set("+0")
+        process = site.crew.launch(name, LOG_LEVEL="debug", **clock.environment)
         await site.crew.join(process)
         await asyncio.sleep(0.5)
-        clock.write_text(step)
+        clock.set(step)
         await asyncio.sleep(STEPPED_S)
         site.crew.leave(process)
         code = await process.stop()
@@ -98,18 +94,12 @@ def stepped(name: Name, step: str) -> Fault:
         assert code == 0, f"exit {code}"
         return _off_by(process)
 
-    return Fault(
-        f"clock of one {name} {step}", inject, skews_clock=name is Name.CALLBACK_WORKER, is_long=name is Name.GATEWAY
-    )
+    return Fault(f"clock of one {name} {step}", inject, may_repeat=False, is_long=name is Name.GATEWAY)
 
 
 def state_of(process: Process) -> str:
     """The kernel's word for it: T is stopped."""
     return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
-def _library() -> Path | None:
-    return next(iter(sorted(Path("/").glob(LIBRARY.removeprefix("/")))), None)
 
 
 def _off_by(process: Process) -> str:

@@ -35,7 +35,7 @@ class Mutant:
 ACK_FIRST = """\
         await batch.ack()
         await asyncio.sleep(0.05)
-        commands, rejects = _sort(batch.messages, self._types)
+        commands, rejects = _sort(batch.messages, self._types, self._clock())
 """
 MUTANTS = (
     Mutant(
@@ -69,7 +69,7 @@ MUTANTS = (
     Mutant(
         "ack before commit",
         "session_worker/commands.py",
-        (("        commands, rejects = _sort(batch.messages, self._types)\n", ACK_FIRST),),
+        (("        commands, rejects = _sort(batch.messages, self._types, self._clock())\n", ACK_FIRST),),
         ("session_worker.before_commit",),
     ),
     Mutant(
@@ -78,6 +78,12 @@ MUTANTS = (
         ((" AND a.number = r.number AND a.outcome = 'open'\n        RETURNING a.\"callbackId\" AS id",
           " AND a.number = r.number\n        RETURNING a.\"callbackId\" AS id"),),
         ("sleeps through its leases",),
+    ),
+    Mutant(
+        "own clocks",
+        "shared/database_clock.py",
+        (("return datetime.fromtimestamp(self._elapsed_s() + self._ahead_s, UTC)", "return self._own()"),),
+        ("clock of one callback_worker",),
     ),
     Mutant(
         "not mandatory",

@@ -27,7 +27,7 @@ class Fault:
     """`inject` breaks something, mends it, and returns the proof that it was broken; else it raises `NeverFired`.
 
     `prepare` runs before the load, when nothing is under way; `check` names what callers should not have been told.
-    `skews_clock`: signatures carry a time that no subscriber believes, so they are not counted as bad.
+    Without `may_repeat` no callback may come twice, even where the log of its attempts would explain it.
     `is_alone`: it would destroy what earlier rows still wait for. `is_long`: for the long programme alone.
     """
 
@@ -37,7 +37,7 @@ class Fault:
     check: Callable[[Ledger], list[str]] | None = None
     is_alone: bool = False
     is_long: bool = False
-    skews_clock: bool = False
+    may_repeat: bool = True
     rate: float = RATE
     inject_most_s: float = INJECT_MOST_S
 
@@ -84,7 +84,7 @@ async def run_row(
         result.troubles.append("nothing was acknowledged: the row proves nothing")
     result.troubles += fault.check(ledger) if fault.check is not None else []
     result.took_s = time.monotonic() - began
-    return result, asyncio.create_task(audit(site, ledger, timeout_s=settle_s, may_be_unverified=fault.skews_clock))
+    return result, asyncio.create_task(audit(site, ledger, timeout_s=settle_s, may_repeat=fault.may_repeat))
 
 
 async def _inject(site: Site, fault: Fault, load: Load, result: Result) -> None:

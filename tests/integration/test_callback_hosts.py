@@ -200,6 +200,10 @@ async def test_slots_go_to_those_with_the_fewest_and_some_are_left(engine: Async
     assert Counter(attempt.destination for attempt in found.attempts) == {"a": 1, "b": 4, "c": 4}
 
 
+async def unasked() -> None:
+    """The clocks of these tests ask nobody."""
+
+
 async def test_what_expires_ends_visibly_whatever_its_host_and_whoever_left_it(engine: AsyncEngine) -> None:
     """While a breaker is open the expiry runs on; what this worker has in hand is its own."""
     late = {"expiresAt": NOW}
@@ -211,7 +215,7 @@ async def test_what_expires_ends_visibly_whatever_its_host_and_whoever_left_it(e
             text("INSERT INTO callback_attempts VALUES (:id, 1, :now, NULL, 'open', NULL, NULL, NULL, false)"),
             {"id": abandoned["id"], "now": NOW},
         )
-    upkeep = Upkeep(Patience(engine), hosts=hosts, in_hand=lambda: [held["id"]], clock=lambda: NOW)
+    upkeep = Upkeep(Patience(engine), hosts=hosts, in_hand=lambda: [held["id"]], clock=lambda: NOW, ask_time=unasked)
     assert await upkeep.run_once() == 2
     async with engine.begin() as tx:
         rows = await tx.execute(
@@ -226,7 +230,9 @@ async def test_what_expires_ends_visibly_whatever_its_host_and_whoever_left_it(e
 async def test_however_many_expire_at_once_all_of_them_end_in_one_turn(engine: AsyncEngine) -> None:
     """In short transactions."""
     await insert_backlog(engine, f"'{DEAD}'", 2 * EXPIRED_MOST + 1, due="now() - interval '4 days'")
-    upkeep = Upkeep(Patience(engine), hosts=Hosts(), in_hand=list, clock=lambda: datetime.now(NOW.tzinfo))
+    upkeep = Upkeep(
+        Patience(engine), hosts=Hosts(), in_hand=list, clock=lambda: datetime.now(NOW.tzinfo), ask_time=unasked
+    )
     assert await upkeep.run_once() == 2 * EXPIRED_MOST + 1
     assert await upkeep.run_once() == 0
 

@@ -94,7 +94,7 @@ async def test_after_an_outage_longer_than_a_lease_no_worker_takes_over_before_r
     async with outage(house):
         await said(holder, '"what": "results"')
         claimer = processes.launch("callback_worker")
-        await said(claimer, '"what": "claims"')
+        await said(claimer, '"what": "upkeep"')
         await asyncio.sleep(1.0)  # the lease is a time, and it must be over
         holder.signal(signal.SIGSTOP)
     await owe(house, other)

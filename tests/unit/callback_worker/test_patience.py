@@ -102,6 +102,18 @@ async def test_the_database_is_settling_until_every_writer_has_had_its_longest_w
     assert not waits.is_settling()
 
 
+def test_the_longest_reason_to_leave_leases_alone_counts() -> None:
+    """A shorter one that follows does not end it."""
+    clock = Clock()
+    waits = patience_with(Engine(answers=True), clock)
+    waits.settle(50)
+    waits.settle(5)
+    clock.now_s += 49
+    assert waits.is_settling()
+    clock.now_s += 1
+    assert not waits.is_settling()
+
+
 def test_a_loop_that_fails_turn_after_turn_is_a_fault() -> None:
     """Each turn is short, and none achieves anything; one that does ends it."""
     clock = Clock()
