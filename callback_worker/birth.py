@@ -107,7 +107,7 @@ class Births:
         event, first_wait_s = owed.event, self._terms.schedule_s[0]
         host, destination = _addressed_to(owed.url)
         row: dict[str, Any] = {
-            "id": uuid7(),
+            "id": uuid7(now),
             "eventId": event.event_id,
             "type": event.type,
             "sessionId": event.session_id,

@@ -16,7 +16,8 @@ MAX_RETRY_AFTER_S = 86_400.0
 LAST_CALL_S = 30.0
 # Spreads the retries of many deliveries that failed together. Upwards only: the schedule is a floor.
 MAX_JITTER = 0.1
-# Between an attempt's deadline and the end of its lease the result is written; it also covers clocks that differ.
+# Between an attempt's deadline and the end of its lease the result is written; what workers' readings of the database's
+# clock differ by is far less.
 LEASE_MARGIN_S = 10.0
 # Any 4xx that does not ask for patience: once more, in case the subscriber was in mid-deployment.
 REJECTED_AFTER_ATTEMPTS = 2

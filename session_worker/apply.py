@@ -282,6 +282,6 @@ async def write(tx: AsyncConnection, state: State) -> Staged | None:
     await store.unpark(tx, state.unparked)
     if not state.events:
         return None
-    staged = Staged(uuid7(), [outbox_entry(event) for event in state.events])
+    staged = Staged(uuid7(state.now), [outbox_entry(event) for event in state.events])
     await store.save_outbox(tx, staged.outbox_id, orjson.dumps(staged.entries).decode(), state.now)
     return staged

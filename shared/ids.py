@@ -2,15 +2,17 @@
 
 import os
 import time
+from datetime import datetime
 from uuid import UUID, uuid5
 
 # The root of every derived id of this product; any fixed value serves, it must only never change.
 NAMESPACE = UUID("6f1d1a52-6b7e-5d0c-9a3e-3f1f0c6d8e11")
 
 
-def uuid7() -> UUID:
-    """Return a UUIDv7 (RFC 9562 §5.7): 48 bits of Unix milliseconds, then 74 random bits."""
-    value = int.from_bytes(os.urandom(10), "big") | (time.time_ns() // 1_000_000 & (1 << 48) - 1) << 80
+def uuid7(at: datetime | None = None) -> UUID:
+    """Return a UUIDv7 (RFC 9562 §5.7): 48 bits of Unix milliseconds, now or at that time, then 74 random bits."""
+    ms = time.time_ns() // 1_000_000 if at is None else int(at.timestamp() * 1000)
+    value = int.from_bytes(os.urandom(10), "big") | (ms & (1 << 48) - 1) << 80
     value = value & ~(0xF << 76) | 0x7 << 76
     return UUID(int=value & ~(0x3 << 62) | 0x2 << 62)
 
