@@ -7,13 +7,16 @@ is UNKNOWN, never failed: the broker may have stored it. The caller repeats it w
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from aiormq.abc import AbstractChannel
-from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
+from aiormq.exceptions import AMQPError, ChannelNotFoundEntity, DeliveryError, PublishError
 
-from shared.broker.connection import open_channel, supervise
+from shared.broker.connection import CLOSE_TIMEOUT_S, CONNECT_TIMEOUT_S, open_channel, supervise
 from shared.broker.properties import properties
+from shared.broker.refusals import Refusals
 from shared.errors import NotProvisioned
 from shared.logs import get_logger
 from shared.messages import Outgoing
@@ -37,6 +40,28 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown"  # no confirm in time: stored or not
 
 
+@dataclass(eq=False, slots=True)
+class _Lane:
+    """A channel and how many of its publishes wait for their outcome."""
+
+    channel: AbstractChannel
+    closing: "asyncio.Future[Any]" = field(init=False)
+    in_flight: int = 0
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.closing = self.channel.closing
+
+    def begin(self, count: int) -> None:
+        self.in_flight += count
+        self.idle.clear()
+
+    def end(self, count: int) -> None:
+        self.in_flight -= count
+        if not self.in_flight:
+            self.idle.set()
+
+
 class Publisher:
     """One publishing connection. `run` keeps it alive; `publish` works whenever it is up."""
 
@@ -45,7 +70,9 @@ class Publisher:
         self._url = url
         self._name = name
         self._probes = probes
-        self._channel: AbstractChannel | None = None
+        self._lane: _Lane | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._refusals = Refusals()
         self._blocked = False
         self._missing: NotProvisioned | None = None
         self._in_flight_ids: dict[str, asyncio.Future[None]] = {}
@@ -59,40 +86,42 @@ class Publisher:
         """Return why nothing can be published now, or None."""
         if self._missing is not None:
             return str(self._missing)
-        if self._channel is None:
+        if self._lane is None:
             return "not connected to the broker"
         return "blocked by the broker (memory or disk alarm)" if self._blocked else None
 
     @property
     def is_connected(self) -> bool:
         """Whether a publish would be sent."""
-        return self._channel is not None and not self._blocked
+        return self._lane is not None and not self._blocked
 
     async def publish(self, batch: Sequence[Outgoing], *, timeout_s: float) -> list[Outcome]:
         """Publish all, pipelined, and return one outcome each, in order, within `timeout_s`. Never raises."""
-        channel = self._channel
-        if channel is None or self._blocked:
+        lane = self._lane
+        if lane is None or self._blocked:
             return [Outcome.NOT_SENT] * len(batch)
         # Tasks of our own: a stuck peer makes aiormq raise CancelledError, which must not look like our caller's.
-        tasks = [asyncio.create_task(self._publish(channel, outgoing)) for outgoing in batch]
+        tasks = [asyncio.create_task(self._publish(lane, outgoing)) for outgoing in batch]
         self.in_flight += len(tasks)
+        lane.begin(len(tasks))
         try:
             await asyncio.wait(tasks, timeout=timeout_s)
             return [_outcome(task) for task in tasks]
         finally:
             self.in_flight -= len(tasks)
+            lane.end(len(tasks))
             for task in tasks:
                 task.cancel()
 
-    async def _publish(self, channel: AbstractChannel, outgoing: Outgoing) -> Outcome:
+    async def _publish(self, lane: _Lane, outgoing: Outgoing) -> Outcome:
         """Publish one; of two with one id the second waits, for aiormq tells by the id which one was returned."""
         key = outgoing.message.message_id or ""
         while (earlier := self._in_flight_ids.get(key)) is not None:
             await asyncio.wait([earlier])
         done = self._in_flight_ids[key] = asyncio.get_running_loop().create_future()
         try:
-            outcome = await _publish(channel, outgoing)
-            self._missing = None if outcome is Outcome.CONFIRMED else self._missing
+            outcome = await _publish(lane.channel, outgoing)
+            self._note(lane, outgoing, outcome)
             return outcome
         except ChannelNotFoundEntity:
             self._missing = NotProvisioned(f"exchange {outgoing.exchange} is missing")
@@ -101,16 +130,25 @@ class Publisher:
             del self._in_flight_ids[key]
             done.set_result(None)
 
+    def _note(self, lane: _Lane, outgoing: Outgoing, outcome: Outcome) -> None:
+        route = (outgoing.exchange, outgoing.routing_key)
+        if outcome is Outcome.CONFIRMED:
+            self._missing = None
+            self._refusals.taken(route)
+        elif outcome is Outcome.REFUSED and lane is self._lane:
+            self._refusals.refused(route, asyncio.get_running_loop().time())
+
     async def _serve(self) -> None:
         async with open_channel(self._url, name=self._name, confirms=True) as channel:
             if self._probes is not None:
                 await self._probe(channel, self._probes)
-            self._blocked, self._channel = False, channel
+            self._refusals.begin_channel()
+            self._blocked, self._lane = False, _Lane(channel)
             log.info("publisher_connected", what=self._name)
             try:
-                await self._watch(channel)
+                await self._watch(self._lane)
             finally:
-                self._channel = None
+                self._lane = None
 
     async def _probe(self, channel: AbstractChannel, exchange: str) -> None:
         """Raise NotProvisioned when the exchange is missing; one that is there returns what nobody is bound for."""
@@ -123,16 +161,46 @@ class Publisher:
             self._missing = NotProvisioned(f"exchange {exchange} is missing")
             raise self._missing from error
 
-    async def _watch(self, channel: AbstractChannel) -> None:
-        """Return or raise when the channel ends; meanwhile notice when the broker blocks and unblocks."""
-        closing = channel.closing
-        while not closing.done():
-            blocked = not await _is_unblocked(channel)
+    async def _watch(self, lane: _Lane) -> None:
+        """Return or raise when the channel ends; meanwhile notice what the broker blocks, unblocks and refuses."""
+        while not lane.closing.done():
+            blocked = not await _is_unblocked(lane.channel)
             if blocked != self._blocked:
                 self._blocked = blocked
                 log.warning("publisher_blocked" if blocked else "publisher_unblocked", what=self._name)
-            await asyncio.wait([closing], timeout=BLOCKED_POLL_S)
-        await closing
+            if not blocked and self._refusals.want_new_channel(asyncio.get_running_loop().time()):
+                lane = self._lane = await self._replace(lane)
+            await asyncio.wait([lane.closing], timeout=BLOCKED_POLL_S)
+        await lane.closing
+
+    async def _replace(self, lane: _Lane) -> _Lane:
+        """Return a lane on a new channel; the old one keeps what is in flight on it until each outcome is known."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                fresh = await lane.channel.connection.channel(publisher_confirms=True, on_return_raises=True)
+        except (AMQPError, OSError, RuntimeError, TimeoutError) as error:
+            # Where the connection has ended, so has the old channel.
+            log.warning("publisher_keeps_channel", what=self._name, reason=str(error) or type(error).__name__)
+            return lane
+        finally:
+            self._refusals.begin_channel()
+        log.info("publisher_changed_channel", what=self._name, reason="only refusals for some time")
+        retiring = asyncio.create_task(_retire(lane))
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
+        return _Lane(fresh)
+
+
+async def _retire(lane: _Lane) -> None:
+    """Close the channel once no publish waits on it; callers wait for a limited time, so this ends."""
+    while lane.in_flight:
+        await lane.idle.wait()
+    await asyncio.wait([asyncio.create_task(_close(lane.channel))], timeout=CLOSE_TIMEOUT_S)
+
+
+async def _close(channel: AbstractChannel) -> None:
+    with suppress(Exception):
+        await channel.close()
 
 
 async def _is_unblocked(channel: AbstractChannel) -> bool:

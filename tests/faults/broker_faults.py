@@ -113,10 +113,6 @@ async def queue_full(site: Site, load: Load) -> str:
         await asyncio.sleep(FULL_FOR_S)
         link.restore()
         await says_ready_again(site, Name.SESSION_WORKER)
-        # RabbitMQ 3.10 lets a channel publish again when the queue falls below its limit, not when the limit goes.
-        while max((await site.broker.depths([SESSION_COMMANDS])).values()) > FULL_AT / 2:
-            await asyncio.sleep(0.2)
-        await asyncio.sleep(1)
     finally:
         link.restore()
         await site.broker.unlimit_queue()
