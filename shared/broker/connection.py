@@ -7,9 +7,9 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import aio_pika
-from aio_pika.abc import AbstractConnection
 from aio_pika.exceptions import AMQPError
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelAccessRefused, ChannelNotFoundEntity, ConnectionNotAllowed
@@ -17,6 +17,7 @@ from yarl import URL
 
 from shared.broker.properties import install_tolerant_decoder
 from shared.errors import NotProvisioned
+from shared.failures import log_failure
 from shared.logs import get_logger
 
 log = get_logger(__name__)
@@ -44,13 +45,21 @@ async def open_channel(url: str, *, name: str, confirms: bool) -> AsyncIterator[
             underlay = await channel.get_underlay_channel()
         yield underlay
     finally:
-        # In a task of its own: a close that hangs, or that raises aiormq's own CancelledError, stays outside.
-        await asyncio.wait([asyncio.create_task(_close(connection))], timeout=CLOSE_TIMEOUT_S)
+        await apart(connection.close(), timeout_s=CLOSE_TIMEOUT_S)
 
 
-async def _close(connection: AbstractConnection) -> None:
+async def apart(work: Awaitable[Any], *, timeout_s: float) -> None:
+    """Do it in a task of its own, for so long at most: a hang, an error, or aiormq's own CancelledError stays there."""
+    task = asyncio.create_task(_silently(work))
+    try:
+        await asyncio.wait([task], timeout=timeout_s)
+    finally:
+        task.cancel()
+
+
+async def _silently(work: Awaitable[Any]) -> None:
     with suppress(Exception):
-        await connection.close()
+        await work
 
 
 async def supervise(serve: Callable[[], Awaitable[None]], *, what: str) -> None:
@@ -80,8 +89,8 @@ async def _reason_of_end(serve: Callable[[], Awaitable[None]]) -> str:
         return str(NotProvisioned(str(error)))
     except (AMQPError, NotProvisioned, OSError, TimeoutError, RuntimeError) as error:
         return str(error) or type(error).__name__
-    except Exception:  # the edge of a loop that must never end: say it in full, then connect anew
-        log.exception("broker_connection_failed")
+    except Exception as error:  # the edge of a loop that must never end: say it in full, then connect anew
+        log_failure("broker_connection_failed", error)
         return "unexpected error"
     return "closed"
 

@@ -14,7 +14,7 @@ from typing import Any
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import AMQPError, ChannelNotFoundEntity, DeliveryError, PublishError
 
-from shared.broker.connection import CLOSE_TIMEOUT_S, CONNECT_TIMEOUT_S, open_channel, supervise
+from shared.broker.connection import CLOSE_TIMEOUT_S, CONNECT_TIMEOUT_S, apart, open_channel, supervise
 from shared.broker.properties import properties
 from shared.broker.refusals import Refusals
 from shared.errors import NotProvisioned
@@ -195,12 +195,7 @@ async def _retire(lane: _Lane) -> None:
     """Close the channel once no publish waits on it; callers wait for a limited time, so this ends."""
     while lane.in_flight:
         await lane.idle.wait()
-    await asyncio.wait([asyncio.create_task(_close(lane.channel))], timeout=CLOSE_TIMEOUT_S)
-
-
-async def _close(channel: AbstractChannel) -> None:
-    with suppress(Exception):
-        await channel.close()
+    await apart(lane.channel.close(), timeout_s=CLOSE_TIMEOUT_S)
 
 
 async def _is_unblocked(channel: AbstractChannel) -> bool:

@@ -1,38 +1,53 @@
 """A consumer whose messages came back again and again: one of them may kill whoever holds it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import aio_pika
+import httpx
 import pytest
 
 from shared.broker.consumer import Batch, Consumer
-from shared.topology import SESSION_COMMANDS
+from shared.topology import SESSION_COMMANDS, dead_letter_queue
 from tests.servers import House
 from tests.wire import Wire, eventually, open_wire
 
+DEAD = dead_letter_queue(SESSION_COMMANDS)
 COUNT = 20
+MANY = 500
 # Time for the broker to hand over more than it should.
-WATCH_S = 0.5
+WATCH_S = 0.4
+DELIVERY_LIMIT = 25
 
 
 @pytest.fixture
 async def wire(house: House) -> AsyncIterator[Wire]:
     async with open_wire(house.amqp_url) as opened:
+        await opened.empty(SESSION_COMMANDS)
         yield opened
 
 
-@pytest.fixture
-def consumer(house: House) -> Consumer:
-    return Consumer(house.amqp_url, SESSION_COMMANDS, name="test", prefetch=COUNT)
+@asynccontextmanager
+async def consuming(house: House, *, prefetch: int = COUNT) -> AsyncIterator[Consumer]:
+    """A consumer that dies at the end: its connection goes, whatever it holds."""
+    consumer = Consumer(house.amqp_url, SESSION_COMMANDS, name="test", prefetch=prefetch)
+    running = asyncio.create_task(consumer.run())
+    try:
+        yield consumer
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
 
 
-async def come_back(house: House, count: int) -> None:
+async def come_back(house: House, times: int, *, count: int = COUNT) -> None:
     """Deliver everything to a consumer that dies; each time counts."""
-    for _ in range(count):
+    for _ in range(times):
         connection = await aio_pika.connect(house.amqp_url)
         channel = await connection.channel()
-        await channel.set_qos(prefetch_count=COUNT)
+        await channel.set_qos(prefetch_count=count)
         queue = await channel.get_queue(SESSION_COMMANDS, ensure=False)
         came: list[object] = []
 
@@ -42,45 +57,187 @@ async def come_back(house: House, count: int) -> None:
         await queue.consume(hold)
 
         async def all_came(came: list[object] = came) -> bool:
-            return len(came) == COUNT
+            return len(came) == count
 
         await eventually(all_came)
         await connection.close()
 
 
-async def take(consumer: Consumer) -> Batch:
+async def take(consumer: Consumer, most: int = COUNT) -> Batch:
     async with asyncio.timeout(10):
-        batch = await consumer.take(COUNT)
+        batch = await consumer.take(most)
     assert batch is not None
     return batch
 
 
-async def test_what_came_back_often_is_held_one_at_a_time_until_something_fresh_comes(
-    house: House, wire: Wire, consumer: Consumer
+def ids(batch: Batch) -> list[str | None]:
+    return [each.message.message_id for each in batch.messages]
+
+
+async def publish(wire: Wire, count: int) -> list[str]:
+    return await wire.publish_many("session.start.v1", [{"chargerId": f"C-{number}"} for number in range(count)])
+
+
+def is_empty(wire: Wire) -> Callable[[], Awaitable[bool]]:
+    async def look() -> bool:
+        return await wire.depth(SESSION_COMMANDS) == 0
+
+    return look
+
+
+async def test_what_came_back_often_is_held_alone_first_and_more_is_held_as_it_does_no_harm(
+    house: House, wire: Wire
 ) -> None:
-    """So a message that kills its worker reaches the delivery limit alone."""
-    sent = [await wire.publish("session.start.v1", {"chargerId": f"C-{number}"}) for number in range(COUNT)]
+    """One, then two, then four: the broker keeps the rest, for others to take."""
+    sent = await publish(wire, COUNT)
     await come_back(house, 3)
-    running = asyncio.create_task(consumer.run())
-    first = await take(consumer)
-    await asyncio.sleep(WATCH_S)
-    assert [each.message.message_id for each in first.messages] == sent[:1]
-    assert await wire.depth(SESSION_COMMANDS) == COUNT - 1
-    await first.ack()
-    for expected in sent[1:]:
-        batch = await take(consumer)
-        assert [each.message.message_id for each in batch.messages] == [expected]
-        await batch.ack()
-    fresh = [await wire.publish("session.start.v1", {"chargerId": f"F-{number}"}) for number in range(COUNT)]
+    async with consuming(house) as consumer:
+        taken = []
+        for held in (1, 2, 4):
+            came: list[str | None] = []
+            while len(came) < held:
+                last = await take(consumer)
+                came += ids(last)
+            await asyncio.sleep(WATCH_S)
+            taken += came
+            assert taken == sent[: len(taken)]
+            assert await wire.depth(SESSION_COMMANDS) == COUNT - len(taken)
+            await last.ack()
+
+
+async def test_one_restart_is_no_reason_for_care(house: House, wire: Wire) -> None:
+    """All that a killed worker held is held at once by the next one."""
+    await publish(wire, COUNT)
+    await come_back(house, 1)
+    async with consuming(house) as consumer:
+        await take(consumer)
+        await eventually(is_empty(wire))
+
+
+async def test_a_message_that_is_no_suspect_ends_the_care(house: House, wire: Wire) -> None:
+    """What came back stands before it in the queue."""
+    await publish(wire, 1)
+    await come_back(house, 3, count=1)
+    await publish(wire, COUNT - 1)
+    async with consuming(house) as consumer:
+        first = await take(consumer)
+        assert len(first.messages) == 1
+        await first.ack()
+        await take(consumer)
+        await eventually(is_empty(wire))
+
+
+async def test_a_long_backlog_of_suspects_is_soon_taken_in_full(house: House, wire: Wire) -> None:
+    """Three restarts of a worker in a rolling deployment do not slow its whole prefetch down."""
+    sent = await publish(wire, MANY)
+    await come_back(house, 3, count=MANY)
     came: list[str | None] = []
+    async with consuming(house, prefetch=MANY) as consumer:
+        while len(came) < MANY:
+            batch = await take(consumer, MANY)
+            await batch.ack()
+            came += ids(batch)
+        assert consumer._hold.allowed >= MANY / 4
+    assert came == sent
 
-    async def all_came() -> bool:
-        batch = await take(consumer)
-        came.extend(each.message.message_id for each in batch.messages)
-        return len(came) == COUNT
 
-    await eventually(all_came)
-    assert came == fresh
-    await consumer.stop()
-    running.cancel()
-    await asyncio.wait([running])
+async def test_a_message_that_kills_ends_alone_in_the_dead_letters(house: House, wire: Wire) -> None:
+    """However far behind it lies; its neighbours come back a few times, far from the limit, and are all settled."""
+    sent = await publish(wire, 60)
+    killer = sent[40]
+    await come_back(house, 3, count=60)
+    deliveries: Counter[str | None] = Counter()
+    settled: list[str | None] = []
+    async with limited_deliveries(house):
+        while not await is_set_aside(wire)():
+            async with consuming(house, prefetch=60) as consumer:
+                while (batch := await next_batch(consumer, wire)) is not None and killer not in ids(batch):
+                    await batch.ack()
+                    settled += ids(batch)
+                held = [*batch.messages, *consumer._buffer] if batch is not None else []
+                deliveries.update(each.message.message_id for each in held)
+    assert (await wire.get(DEAD)).message_id == killer
+    assert sorted(map(str, settled)) == sorted(set(sent) - {killer})
+    died_beside = {each: count for each, count in deliveries.items() if each != killer}
+    assert max(died_beside.values()) <= 6
+
+
+def is_set_aside(wire: Wire) -> Callable[[], Awaitable[bool]]:
+    async def look() -> bool:
+        return await wire.depth(DEAD) > 0
+
+    return look
+
+
+async def next_batch(consumer: Consumer, wire: Wire) -> Batch | None:
+    """What comes, or None once there is a dead letter."""
+
+    async def look() -> bool:
+        return bool(consumer._buffer) or await is_set_aside(wire)()
+
+    await eventually(look)
+    return await take(consumer, 60) if consumer._buffer else None
+
+
+@asynccontextmanager
+async def limited_deliveries(house: House) -> AsyncIterator[None]:
+    """Fewer than a hundred, or the test would last."""
+    path = f"/api/policies/{house.name}/limit"
+    policy = {
+        "pattern": f"^{SESSION_COMMANDS}$",
+        "apply-to": "queues",
+        "definition": {"delivery-limit": DELIVERY_LIMIT},
+    }
+    async with httpx.AsyncClient(base_url=house.management_url, trust_env=False) as api:
+        (await api.put(path, json=policy)).raise_for_status()
+        yield
+        await api.delete(path)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_nothing_is_lost_or_reordered_over_all_the_consumers_of_a_channel(
+    house: House, wire: Wire, seed: int
+) -> None:
+    """Batches of any size, acknowledged by prefix while further consumers come: each message once, in order."""
+    chance = random.Random(seed)
+    sent = await publish(wire, MANY)
+    await come_back(house, 3, count=MANY)
+    came: list[str | None] = []
+    async with consuming(house, prefetch=MANY) as consumer:
+        while len(came) < MANY:
+            batch = await take(consumer, chance.randint(1, 40))
+            came += ids(batch)
+            if chance.random() < 0.5 or not consumer._buffer:
+                await batch.ack()
+        await batch.ack()
+        await eventually(is_empty(wire))
+    assert came == sent
+    await asyncio.sleep(WATCH_S)
+    assert await wire.depth(SESSION_COMMANDS) == 0
+
+
+@pytest.mark.parametrize("settled_first", [0, 1, 7, 100])
+async def test_a_stop_in_the_midst_of_it_leaves_the_rest_to_others(
+    house: House, wire: Wire, settled_first: int
+) -> None:
+    """Stopped while further consumers are registered: what was settled is gone, all else comes again, once."""
+    sent = await publish(wire, MANY)
+    await come_back(house, 3, count=MANY)
+    done: list[str | None] = []
+    async with consuming(house, prefetch=MANY) as consumer:
+        while len(done) < settled_first:
+            batch = await take(consumer, settled_first - len(done))
+            await batch.ack()
+            done += ids(batch)
+        in_hand = await take(consumer, 3)
+        await consumer.stop()
+        assert await consumer.take(MANY) is None
+        await in_hand.ack()  # a drain settles what it has in hand
+        done += ids(in_hand)
+    async with consuming(house, prefetch=MANY) as other:
+        while len(done) < MANY:
+            batch = await take(other, MANY)
+            done += ids(batch)
+            await batch.ack()
+    assert sorted(map(str, done)) == sorted(sent)
+    await eventually(is_empty(wire))
