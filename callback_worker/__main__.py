@@ -21,7 +21,7 @@ from callback_worker.dispatch import Dispatcher
 from callback_worker.hosts import Hosts
 from callback_worker.intake import PREFETCH, Intake
 from callback_worker.lookup import Lookup
-from callback_worker.patience import SETTLING_S, Patience, Turns
+from callback_worker.patience import SETTLING_S, Patience
 from callback_worker.ports import PortPolicy
 from callback_worker.redeliveries import Redeliveries
 from callback_worker.results import Results
@@ -36,8 +36,9 @@ from shared.broker.consumer import Consumer
 from shared.broker.publisher import Publisher
 from shared.database import create_engine, ping
 from shared.database_clock import DatabaseClock
-from shared.health import Check, serve_health
+from shared.health import Check, listed, serve_health
 from shared.logs import get_logger
+from shared.loops import Loops
 from shared.topology import CALLBACK_COMMANDS, CALLBACK_EVENTS
 
 log = get_logger(__name__)
@@ -57,16 +58,26 @@ async def serve(config: CallbackWorkerSettings, drain: asyncio.Event) -> None:
     event.listen(engine.sync_engine, "connect", _prefer_indexes)
     clock = DatabaseClock(engine)
     async with _sender(config, clock) as sender, asyncio.TaskGroup() as tasks:
-        parts = _wire(config, engine, clock, sender, tasks, drain)
-        health = serve_health(parts.checks, host=config.worker_http_host, port=config.callback_worker_http_port)
-        consumers = [consumer.run() for consumer in parts.consumers]
-        connections = (parts.publisher.run(), *consumers, health, parts.results.run(), parts.upkeep.run())
-        background = [tasks.create_task(work) for work in connections]
+        parts, loops = _wire(config, engine, clock, sender, tasks, drain), Loops(tasks, drain)
+        health = serve_health(
+            _checks(engine, parts, loops), host=config.worker_http_host, port=config.callback_worker_http_port
+        )
+        background = [
+            loops.start("health", health),
+            loops.start("publishing", parts.publisher.run()),
+            *(loops.start(consumer.name, consumer.run()) for consumer in parts.consumers),
+            loops.start("writing results", parts.results.run(), parts.results.turns),
+            loops.start("upkeep", parts.upkeep.run(), parts.upkeep.turns),
+        ]
         if await clock.told(drain):
-            claiming = (parts.intake.run(), parts.retries.run(), parts.commands.run(), parts.redeliveries.run())
-            loops = [tasks.create_task(work) for work in claiming]
+            claiming = [
+                loops.start("taking events", parts.intake.run(), parts.intake.turns, parts.dispatcher.turns),
+                loops.start("claiming due deliveries", parts.retries.run(), parts.retries.turns),
+                loops.start("taking commands", parts.commands.run(), parts.commands.turns),
+                loops.start("redelivering", parts.redeliveries.run(), parts.redeliveries.turns),
+            ]
             await drain.wait()
-            await _drain(parts, loops)
+            await _drain(parts, claiming)
         for task in background:
             task.cancel()
     with suppress(TimeoutError):
@@ -98,7 +109,6 @@ class Parts:
     dispatcher: Dispatcher
     results: Results
     upkeep: Upkeep
-    checks: Mapping[str, Check]
 
 
 async def _drain(parts: Parts, loops: Sequence["asyncio.Task[None]"]) -> None:
@@ -155,12 +165,10 @@ def _wire(
     intake = Intake(consumer, publisher, births=births, dispatcher=dispatcher, drain=drain, clock=now)
     redeliveries = Redeliveries(patience, dispatcher=dispatcher, slots=slots, terms=terms, alarm=Alarm(now), clock=now)
     commands = CommandLoop(commands_consumer, publisher, patience, redeliveries=redeliveries, drain=drain, clock=now)
-    turns = [each.turns for each in (intake, retries, results, upkeep, commands, redeliveries)]
-    consumers = (consumer, commands_consumer)
     return Parts(
         clock=clock,
         publisher=publisher,
-        consumers=consumers,
+        consumers=(consumer, commands_consumer),
         intake=intake,
         retries=retries,
         commands=commands,
@@ -169,23 +177,19 @@ def _wire(
         dispatcher=dispatcher,
         results=results,
         upkeep=upkeep,
-        checks=_checks(engine, publisher, consumers, turns),
     )
 
 
-def _checks(
-    engine: AsyncEngine, publisher: Publisher, consumers: Sequence[Consumer], turns: Sequence[Turns]
-) -> Mapping[str, Check]:
+def _checks(engine: AsyncEngine, parts: Parts, loops: Loops) -> Mapping[str, Check]:
     async def broker_fault() -> str | None:
-        faults = [consumer.fault() for consumer in consumers]
-        return next((fault for fault in faults if fault is not None), publisher.fault())
+        return listed([*(consumer.fault() for consumer in parts.consumers), parts.publisher.fault()])
 
     async def database_fault() -> str | None:
         await ping(engine)
         return None
 
     async def loops_fault() -> str | None:
-        return "; ".join(fault for each in turns if (fault := each.fault())) or None
+        return loops.fault()
 
     return {"broker": broker_fault, "database": database_fault, "loops": loops_fault}
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from callback_worker import metrics
 from callback_worker.apply import Handled, Received, apply
-from callback_worker.patience import Patience, Turns
+from callback_worker.patience import Patience
 from callback_worker.redeliveries import Redeliveries
 from callback_worker.setting_aside import Rejects, set_aside
 from shared.broker.connection import backoff_s
@@ -24,6 +24,7 @@ from shared.commands import CLIENT, PRIVILEGED, body_hash
 from shared.errors import RejectCode, Rejected, Unavailable
 from shared.failures import log_failure, reason_of
 from shared.logs import get_logger
+from shared.loops import Turns
 from shared.messages import Inbound
 from shared.topology import CALLBACK_COMMANDS
 

@@ -12,8 +12,12 @@ from callback_worker.sender import Sender
 from callback_worker.slots import Slots
 from shared import crash_points
 from shared.logs import get_logger
+from shared.loops import Turns
 
 log = get_logger(__name__)
+
+# For hanging up on a subscriber after the attempt's deadline.
+HANG_UP_S = 10.0
 
 
 class Dispatcher:
@@ -39,6 +43,7 @@ class Dispatcher:
         self._idle = asyncio.Event()
         self._idle.set()
         self._end_by: datetime | None = None
+        self.turns = Turns("an attempt", stuck_after_s=terms.timeout_s + HANG_UP_S, may_fail=True)
         metrics.in_flight.set_function(lambda: len(self._in_flight))
 
     def room(self) -> int:
@@ -80,7 +85,8 @@ class Dispatcher:
             if attempt.number == 1:
                 metrics.observe_first_attempt(attempt.body, now)
             crash_points.reach("callback_worker.between_commit_and_post")
-            result = await self._sender.send(attempt)
+            with self.turns.turn():
+                result = await self._sender.send(attempt)
             crash_points.reach("callback_worker.between_post_and_result")
             self._results.put(attempt, result)
             _tell(attempt, result)

@@ -12,7 +12,6 @@ from datetime import datetime
 
 from callback_worker.birth import Births
 from callback_worker.dispatch import Dispatcher
-from callback_worker.patience import Turns
 from callback_worker.setting_aside import Rejects, set_aside
 from shared.broker.connection import backoff_s
 from shared.broker.consumer import Batch, Consumer
@@ -21,6 +20,7 @@ from shared.errors import RejectCode, Rejected, Unavailable
 from shared.events import ReceivedEvent, parse_event
 from shared.failures import log_failure, reason_of
 from shared.logs import get_logger
+from shared.loops import Turns
 from shared.messages import Inbound
 from shared.topology import CALLBACK_EVENTS
 

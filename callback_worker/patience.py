@@ -1,11 +1,10 @@
-"""Database work that is repeated until the database has done it, and how a loop shows that it still turns."""
+"""Database work that is repeated until the database has done it."""
 
 import asyncio
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -18,8 +17,6 @@ from shared.logs import get_logger
 
 log = get_logger(__name__)
 
-# Longer than any turn takes that is not waiting for something; readiness must say so within 30 s.
-STUCK_AFTER_S = 20.0
 # Serialization failure, deadlock, lock not available, statement timeout: the database is there.
 _PASSING = ("40001", "40P01", "55P03", "57014")
 # After an outage every worker still holds results to write. The last of them sleeps its longest backoff, then connects
@@ -84,51 +81,3 @@ class Patience:
         except Exception:  # whatever it is, the database does not answer
             return True
         return False
-
-
-class Turns:
-    """Knows since when a loop has been in one turn, or has failed in each. Waiting for work is no turn."""
-
-    def __init__(self, what: str, *, now_s: Callable[[], float] = time.monotonic) -> None:
-        self._what = what
-        self._now_s = now_s
-        self._began_at: float | None = None
-        self._failing_since: float | None = None
-        self._failed_at = 0.0
-        self._has_failed = False
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Mark a turn; it fails by an exception or by `fail`."""
-        self._began_at, self._has_failed = self._now_s(), False
-        try:
-            yield
-        except Exception:
-            self._has_failed = True
-            raise
-        finally:
-            self._began_at = None
-            self._note_end(self._now_s())
-
-    def fail(self) -> None:
-        """Say that the turn at hand achieves nothing, although it ends well."""
-        self._has_failed = True
-
-    def fault(self) -> str | None:
-        """Return a word when one turn takes too long or every turn has failed for too long, or None."""
-        if self._began_at is not None:
-            age_s = self._now_s() - self._began_at
-            if age_s > STUCK_AFTER_S:
-                return f"{self._what} has been waiting for {age_s:.0f} s"
-        if self._failing_since is not None and (failing_s := self._failed_at - self._failing_since) > STUCK_AFTER_S:
-            # From the first to the last failure: one that no turn followed yet is no row of them.
-            return f"{self._what} has failed for {failing_s:.0f} s"
-        return None
-
-    def _note_end(self, now: float) -> None:
-        if not self._has_failed:
-            self._failing_since = None
-            return
-        self._failed_at = now
-        if self._failing_since is None:
-            self._failing_since = now

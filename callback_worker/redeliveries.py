@@ -14,7 +14,7 @@ from callback_worker import metrics
 from callback_worker.delivery import Outcome, Terms
 from callback_worker.dispatch import Dispatcher
 from callback_worker.pace import Pace
-from callback_worker.patience import Patience, Turns
+from callback_worker.patience import Patience
 from callback_worker.redelivery_store import (
     DESTINATIONS_PER_TURN,
     Taken,
@@ -29,6 +29,7 @@ from callback_worker.slots import Slots
 from shared.errors import Unavailable
 from shared.failures import log_failure
 from shared.logs import get_logger
+from shared.loops import Turns
 
 log = get_logger(__name__)
 

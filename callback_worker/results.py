@@ -12,12 +12,13 @@ from callback_worker import metrics
 from callback_worker.delivery import Attempt, Result, Terms, next_state
 from callback_worker.gone import end_after, tell_gone
 from callback_worker.hosts import Change, Hosts, release_probes
-from callback_worker.patience import Patience, Turns
+from callback_worker.patience import Patience
 from callback_worker.redelivery_store import close_redeliveries
 from callback_worker.store import Closing, close_attempts, give_back
 from shared.callbacks import State
 from shared.failures import log_failure, reason_of
 from shared.logs import get_logger
+from shared.loops import Turns
 
 log = get_logger(__name__)
 

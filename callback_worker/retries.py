@@ -11,11 +11,12 @@ from callback_worker import metrics
 from callback_worker.claims import Claim, Claimed, claim_due
 from callback_worker.delivery import Outcome, Terms
 from callback_worker.dispatch import Dispatcher
-from callback_worker.patience import Patience, Turns
+from callback_worker.patience import Patience
 from callback_worker.slots import Slots
 from shared.errors import Unavailable
 from shared.failures import log_failure
 from shared.logs import get_logger
+from shared.loops import Turns
 
 log = get_logger(__name__)
 

@@ -10,11 +10,12 @@ from sqlalchemy import text
 from callback_worker import metrics
 from callback_worker.delivery import Outcome
 from callback_worker.hosts import Hosts
-from callback_worker.patience import Patience, Turns
+from callback_worker.patience import Patience
 from callback_worker.store import abandon
 from shared.callbacks import Reason
 from shared.failures import log_failure
 from shared.logs import get_logger
+from shared.loops import Turns
 
 log = get_logger(__name__)
 

@@ -29,6 +29,7 @@ from gateway.routes.reads import read_routes
 from gateway.webhooks import Webhooks
 from shared.broker.publisher import Publisher
 from shared.health import Check, health_routes
+from shared.loops import Loops
 from shared.settings import PaymentProvider
 
 # A first request right after the start should not meet a gateway that is only just connecting.
@@ -54,7 +55,12 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(work) for work in (publisher.run(), outcomes.run(), _release(outcomes, drain))]
+            loops = Loops(tasks, drain)
+            running = [
+                loops.start("publishing", publisher.run()),
+                loops.start("looking for outcomes", outcomes.run()),
+                loops.start("releasing who waits", _release(outcomes, drain)),
+            ]
             await _wait_for(publisher)
             yield
             # The server has drained: no request waits for a confirm any more.

@@ -29,7 +29,8 @@ from shared.broker.publisher import Publisher
 from shared.commands import COMMANDS
 from shared.database import create_engine, readiness_fault
 from shared.database_clock import DatabaseClock
-from shared.health import Check, serve_health
+from shared.health import Check, listed, serve_health
+from shared.loops import Loops
 from shared.topology import PAYMENT_COMMANDS as PAYMENT_QUEUE
 from shared.topology import SESSION_COMMANDS as SESSION_QUEUE
 
@@ -68,18 +69,25 @@ async def serve(config: SessionWorkerSettings, drain: asyncio.Event) -> None:
     engine = create_engine(config.database_url.get_secret_value(), name=NAME, pool_size=POOL_SIZE)
     async with asyncio.TaskGroup() as tasks:
         clock = DatabaseClock(engine)
-        parts = _wire(config, engine, clock, tasks)
-        port = config.session_worker_http_port
-        works = [parts.publisher.run(), *(consumer.run() for consumer in parts.consumers), parts.sweeper.run()]
-        works.append(serve_health(_checks(engine, parts), host=config.worker_http_host, port=port))
+        parts, loops = _wire(config, engine, clock, tasks), Loops(tasks, drain)
+        health = serve_health(
+            _checks(engine, parts, loops), host=config.worker_http_host, port=config.session_worker_http_port
+        )
+        background = [
+            loops.start("health", health),
+            loops.start("publishing", parts.publisher.run()),
+            *(loops.start(consumer.name, consumer.run()) for consumer in parts.consumers),
+            loops.start("sweeping", parts.sweeper.run(), parts.sweeper.turns),
+        ]
         if parts.authorizer is not None:
-            works.append(parts.authorizer.run())
-        background = [tasks.create_task(work) for work in works]
+            background.append(loops.start("authorizing", parts.authorizer.run(), *parts.authorizer.turns))
         if await clock.told(drain):
-            loops = [tasks.create_task(loop.run()) for loop in parts.loops]
-            collecting = [] if parts.collector is None else [tasks.create_task(parts.collector.run())]
+            handling = [loops.start(f"handling {loop.queue}", loop.run(), loop.turns) for loop in parts.loops]
+            collecting = []
+            if parts.collector is not None:
+                collecting.append(loops.start("collecting", parts.collector.run(), *parts.collector.turns))
             await drain.wait()
-            await _drain(parts, loops, collecting, tasks)
+            await _drain(parts, handling, collecting, tasks)
         process.settled()
         for task in background:
             task.cancel()
@@ -163,18 +171,20 @@ def _authorizer(
     return Authorizer(url.get_secret_value(), engine=engine, relay=relay, policy=policy, clock=clock.now)
 
 
-def _checks(engine: AsyncEngine, parts: Parts) -> Mapping[str, Check]:
+def _checks(engine: AsyncEngine, parts: Parts, loops: Loops) -> Mapping[str, Check]:
     async def broker_fault() -> str | None:
-        faults = [parts.publisher.fault(), *(consumer.fault() for consumer in parts.consumers)]
-        return next((fault for fault in faults if fault is not None), None)
+        return listed([*(consumer.fault() for consumer in parts.consumers), parts.publisher.fault()])
 
     async def database_fault() -> str | None:
         return await readiness_fault(engine, "inbox")
 
-    async def batch_fault() -> str | None:
-        return next((fault for loop in parts.loops if (fault := loop.fault()) is not None), None)
+    async def loops_fault() -> str | None:
+        return loops.fault()
 
-    return {"broker": broker_fault, "database": database_fault, "batch": batch_fault}
+    async def outbox_fault() -> str | None:
+        return parts.sweeper.outbox_fault()
+
+    return {"broker": broker_fault, "database": database_fault, "loops": loops_fault, "outbox": outbox_fault}
 
 
 def main() -> None:

@@ -24,7 +24,9 @@ from session_worker.overdue import decide_requests
 from session_worker.relay import Relay
 from session_worker.session import Request
 from shared.broker.connection import backoff_s
+from shared.failures import log_failure, reason_of
 from shared.logs import get_logger
+from shared.loops import Turns, endless
 
 log = get_logger(__name__)
 
@@ -40,6 +42,8 @@ ANSWER_MOST_BYTES = 64 * 1024
 # A service that fails five times in a row is down; five seconds give it air.
 BREAKER_FAILURES = 5
 BREAKER_OPEN_S = 5.0
+# For hanging up on a service that does not let itself be hung up on.
+HANG_UP_S = 10.0
 
 
 class Authorizer:
@@ -60,6 +64,10 @@ class Authorizer:
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        stuck_after_s = policy.timeout.total_seconds() + HANG_UP_S
+        self._asking = Turns("asking the authorization service", stuck_after_s=stuck_after_s, may_fail=True)
+        self._writing = Turns("writing verdicts")
+        self.turns = (self._asking, self._writing)
 
     def submit(self, pending: Iterable[Request]) -> None:
         """Ask about these as soon as there is room; what does not fit waits for its deadline."""
@@ -84,8 +92,8 @@ class Authorizer:
             asyncio.TaskGroup() as tasks,
         ):
             for _ in range(CONCURRENCY):
-                tasks.create_task(self._ask_one_by_one(client))
-            tasks.create_task(self._write())
+                tasks.create_task(endless("asking", self._ask_one_by_one(client)))
+            tasks.create_task(endless("writing verdicts", self._write()))
 
     async def finish(self) -> None:
         """Wait until what was submitted is decided, as far as its deadlines allow."""
@@ -94,7 +102,8 @@ class Authorizer:
     async def _ask_one_by_one(self, client: httpx.AsyncClient) -> None:
         while True:
             request = await self._waiting.get()
-            verdict = await self._verdict(client, request)
+            with self._asking.turn():
+                verdict = await self._verdict(client, request)
             VERDICTS.labels(str(verdict.decision), verdict.reason or "").inc()
             self._verdicts[request.id] = verdict
             self._arrived.set()
@@ -115,6 +124,9 @@ class Authorizer:
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             log.warning("authorization_failed", request_id=str(request.id), reason=type(error).__name__)
             verdict = FAILED
+        except Exception as error:  # whatever broke, it is no verdict; and the next request may fare better
+            log_failure("authorization_broke", error, request_id=str(request.id))
+            verdict = FAILED
         self._breaker.failed(loop.time()) if verdict in (FAILED, TIMED_OUT) else self._breaker.succeeded()
         return verdict
 
@@ -124,27 +136,31 @@ class Authorizer:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            batch = dict(list(self._verdicts.items())[:VERDICTS_PER_BATCH])
-            try:
-                _, staged = await decide_requests(self._engine, batch, now=self._clock(), policy=self._policy)
-            except Exception as error:  # the edge of a loop that must never end: the verdicts stay here
-                failures += 1
-                log.warning(
-                    "verdicts_wait", verdicts=len(batch), reason=str(error).splitlines()[0] if str(error) else ""
-                )
+            with self._writing.turn():
+                failures = 0 if await self._write_some() else failures + 1
+            if failures:
                 await asyncio.sleep(backoff_s(failures, random.random()))
                 self._arrived.set()
-                continue
-            failures = 0
-            for request_id in batch:
-                del self._verdicts[request_id]
-                self._known.discard(request_id)
-            if self._verdicts:
-                self._arrived.set()
-            if not self._known:
-                self._idle.set()
-            if staged is not None:
-                await self._relay.submit(staged)
+
+    async def _write_some(self) -> bool:
+        """Write a batch of verdicts; return whether that went well."""
+        batch = dict(list(self._verdicts.items())[:VERDICTS_PER_BATCH])
+        try:
+            _, staged = await decide_requests(self._engine, batch, now=self._clock(), policy=self._policy)
+        except Exception as error:  # the edge of a loop that must never end: the verdicts stay here
+            self._writing.fail()
+            log.warning("verdicts_wait", verdicts=len(batch), reason=reason_of(error))
+            return False
+        for request_id in batch:
+            del self._verdicts[request_id]
+            self._known.discard(request_id)
+        if self._verdicts:
+            self._arrived.set()
+        if not self._known:
+            self._idle.set()
+        if staged is not None:
+            await self._relay.submit(staged)
+        return True
 
 
 async def _ask(client: httpx.AsyncClient, url: str, request: Request) -> tuple[int, Any]:

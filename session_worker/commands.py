@@ -27,6 +27,7 @@ from shared.database import is_data_fault, is_outage, not_provisioned, ping
 from shared.errors import RejectCode, Rejected
 from shared.failures import log_failure, reason_of
 from shared.logs import get_logger
+from shared.loops import Turns
 from shared.messages import Inbound
 
 log = get_logger(__name__)
@@ -43,9 +44,6 @@ PREFETCH = 500
 DEAD_LETTER_TIMEOUT_S = 10.0
 # Two workers may meet at one unique index; the second try sees the first one's row. A third is for luck.
 TRIES_ALONE = 3
-# Longer than any batch takes that is not waiting for something.
-STUCK_AFTER_S = 20.0
-
 
 # Applies commands in one transaction, in which it forgets these outbox rows; tells what it decided and what to publish.
 Apply = Callable[[Sequence[Received], Sequence[UUID]], Awaitable[tuple[State, Staged | None]]]
@@ -72,23 +70,14 @@ class CommandLoop:
         self._types = types
         self._apply_batch = apply
         self._clock = clock
-        self._began_at: float | None = None
+        self.queue = consumer.queue
+        self.turns = Turns(f"a batch of {consumer.queue}")
 
     async def run(self) -> None:
         """Handle batch after batch; returns once the consumer has stopped and the last batch is settled."""
-        loop = asyncio.get_running_loop()
         while (batch := await self._consumer.take(BATCH_MOST)) is not None:
-            self._began_at = loop.time()
-            with BATCH_SECONDS.time():
+            with self.turns.turn(), BATCH_SECONDS.time():
                 await self._settle(batch)
-            self._began_at = None
-
-    def fault(self) -> str | None:
-        """Return a word when one batch has been in hand for too long."""
-        if self._began_at is None:
-            return None
-        age_s = asyncio.get_running_loop().time() - self._began_at
-        return f"a batch has been in hand for {age_s:.0f} s" if age_s > STUCK_AFTER_S else None
 
     async def _settle(self, batch: Batch) -> None:
         commands, rejects = _sort(batch.messages, self._types, self._clock())
@@ -98,6 +87,7 @@ class CommandLoop:
         if settled:
             await batch.ack()
         else:
+            self.turns.fail()
             log.warning("batch_abandoned", messages=len(batch.messages), next="the broker delivers them again")
 
     def _keeps_trying(self, batch: Batch) -> bool:

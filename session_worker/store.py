@@ -65,6 +65,8 @@ _RESOLVE = text("""
 _EXPIRED_PARKED = text("""
     SELECT "messageId", "sessionId" FROM parked_commands WHERE "expiresAt" <= :now ORDER BY "expiresAt" LIMIT :most""")
 _TAKE_PARKED = text('DELETE FROM parked_commands WHERE "messageId" = ANY(CAST(:ids AS uuid[])) RETURNING *')
+_OUTBOX_AGE = text("""
+    SELECT coalesce(extract(epoch FROM clock_timestamp() - min("createdAt")), 0) FROM outbox""")
 _DELETE_OUTBOX = text("DELETE FROM outbox WHERE id = ANY(CAST(:ids AS uuid[]))")
 _CLAIM_OUTBOX = text("""
     UPDATE outbox SET "claimedUntil" = :until WHERE id IN (
@@ -287,6 +289,11 @@ async def save_outbox(tx: AsyncConnection, outbox_id: UUID, events: str, now: da
 async def delete_outbox(tx: AsyncConnection, ids: Sequence[UUID]) -> None:
     if ids:
         await tx.execute(_DELETE_OUTBOX, {"ids": list(ids)})
+
+
+async def outbox_age_s(tx: AsyncConnection) -> float:
+    """Return for how long the oldest event has waited to be published, 0 where none does."""
+    return float((await tx.execute(_OUTBOX_AGE)).scalar_one())
 
 
 async def claim_outbox(

@@ -4,7 +4,7 @@ Any number of workers sweep at once: each row is claimed, or looked at again und
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
 import orjson
@@ -16,9 +16,11 @@ from session_worker.authorizer import Authorizer
 from session_worker.overdue import end_stale, refuse_expired, time_out
 from session_worker.relay import Relay, publish_entries
 from shared.broker.publisher import Publisher
+from shared.database import is_outage
 from shared.database_clock import DatabaseClock
 from shared.failures import reason_of
 from shared.logs import get_logger
+from shared.loops import Turns
 
 log = get_logger(__name__)
 
@@ -27,6 +29,8 @@ SWEEP_EVERY_S = 1.0
 LEFT_BEHIND_AFTER = timedelta(seconds=12)
 CLAIM_FOR = timedelta(seconds=30)
 ROWS_PER_SWEEP = 10
+# Left behind, claimed, and published by then; and within the 30 s in which readiness says that they are not.
+OUTBOX_STUCK_AFTER_S = 25.0
 # Small transactions: a sweep never makes a batch wait for long.
 OVERDUE_PER_SWEEP = 200
 
@@ -50,28 +54,74 @@ class Sweeper:
         self._policy = policy
         self._authorizer = authorizer
         self._clock = clock
+        self._oldest_s = 0.0
+        self.turns = Turns("sweeping")
+
+    def outbox_fault(self) -> str | None:
+        """Return a word where committed events wait for the broker for too long, or None."""
+        is_late = self._oldest_s > OUTBOX_STUCK_AFTER_S
+        return f"committed events have waited to be published for {self._oldest_s:.0f} s" if is_late else None
 
     async def run(self) -> None:
         """Sweep until cancelled."""
         while True:
-            try:
+            with self.turns.turn():
                 busy = await self.run_once() > 0
-            except Exception as error:  # the edge of a loop that must never end; the next sweep tries again
-                log.warning("sweep_failed", reason=reason_of(error))
-                busy = False
             await asyncio.sleep(0 if busy else SWEEP_EVERY_S)
 
     async def run_once(self) -> int:
-        """Do one round; return how many rows it moved."""
-        await self._clock.ask()
-        now, engine = self._clock.now(), self._engine
-        moved = await self.clear_done() + await self._publish_left_behind()
-        moved += await self._submitted(refuse_expired(engine, now=now, most=OVERDUE_PER_SWEEP))
-        moved += await self._submitted(end_stale(engine, now=now, most=OVERDUE_PER_SWEEP))
-        moved += await self._submitted(time_out(engine, now=now, policy=self._policy, most=OVERDUE_PER_SWEEP))
-        if self._authorizer is not None:
-            await self._authorizer.adopt(now)
+        """Do one round; return how many rows it moved. What fails is tried again, and holds up no other duty.
+
+        In an outage the round is over: each duty would wait for the same.
+        """
+        moved = 0
+        for duty in self._duties():
+            try:
+                moved += await duty()
+            except Exception as error:  # the edge of a loop that must never end
+                self.turns.fail()
+                log.warning("sweep_failed", duty=duty.__name__.strip("_"), reason=reason_of(error))
+                if is_outage(error):
+                    break
         return moved
+
+    def _duties(self) -> Sequence[Callable[[], Awaitable[int]]]:
+        return (
+            self._ask_time,
+            self.clear_done,
+            self._publish_left_behind,
+            self._refuse_expired,
+            self._end_stale,
+            self._time_out,
+            self._adopt,
+            self._look_at_outbox,
+        )
+
+    async def _ask_time(self) -> int:
+        await self._clock.ask()
+        return 0
+
+    async def _refuse_expired(self) -> int:
+        return await self._submitted(refuse_expired(self._engine, now=self._clock.now(), most=OVERDUE_PER_SWEEP))
+
+    async def _end_stale(self) -> int:
+        return await self._submitted(end_stale(self._engine, now=self._clock.now(), most=OVERDUE_PER_SWEEP))
+
+    async def _time_out(self) -> int:
+        return await self._submitted(
+            time_out(self._engine, now=self._clock.now(), policy=self._policy, most=OVERDUE_PER_SWEEP)
+        )
+
+    async def _adopt(self) -> int:
+        if self._authorizer is not None:
+            await self._authorizer.adopt(self._clock.now())
+        return 0
+
+    async def _look_at_outbox(self) -> int:
+        """Note for how long the oldest event has waited, whoever had to publish it; 0 while there is none."""
+        async with self._engine.connect() as tx:
+            self._oldest_s = await store.outbox_age_s(tx)
+        return 0
 
     async def clear_done(self) -> int:
         """Delete the outbox rows that no batch came along to delete. Left over, they are published once more."""

@@ -17,7 +17,7 @@ _DATA_EXCEPTION = "22"
 _QUOTE_NO_VALUE = ("22001", "22021")
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """Return an error as one line of a log, without SQL parameters."""
     if (missing := not_provisioned(error)) is not None:
         return _first_line(missing)
@@ -31,7 +31,7 @@ def reason_of(error: Exception) -> str:
     return f"{name}: {_first_line(origin)}"[:MOST_CHARS]
 
 
-def log_failure(event: str, error: Exception, **fields: Any) -> None:
+def log_failure(event: str, error: BaseException, **fields: Any) -> None:
     """Log an unexpected error with the frames that it passed, and without the messages of its causes."""
     trace = "".join(traceback.format_tb(error.__traceback__))
     log.error(event, error=type(error).__name__, reason=reason_of(error), trace=trace, **fields)

@@ -4,7 +4,7 @@ Liveness says the event loop turns. Readiness runs every check; each returns a f
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import uvicorn
@@ -33,17 +33,40 @@ class Server(uvicorn.Server):
         yield
 
 
-async def readiness(checks: Mapping[str, Check]) -> tuple[bool, dict[str, str]]:
-    """Run all checks at once; return whether all passed, and a word or the fault of each."""
-    results = await asyncio.gather(*(_run(check) for check in checks.values()))
-    words = {name: fault or "ok" for name, fault in zip(checks, results, strict=True)}
-    return not any(results), words
+def listed(faults: Iterable[str | None]) -> str | None:
+    """Return the faults in one line, or None where there is none."""
+    return "; ".join(fault for fault in faults if fault is not None) or None
+
+
+class Readiness:
+    """Runs all checks at once, each no more than once at a time: probes cannot pile up behind one that hangs."""
+
+    def __init__(self, checks: Mapping[str, Check]) -> None:
+        self._checks = checks
+        self._running: dict[str, asyncio.Task[str | None]] = {}
+
+    async def ask(self) -> tuple[bool, dict[str, str]]:
+        """Return whether all passed, and a word or the fault of each."""
+        results = await asyncio.gather(*(self._result(name) for name in self._checks))
+        words = {name: fault or "ok" for name, fault in zip(self._checks, results, strict=True)}
+        return not any(results), words
+
+    async def _result(self, name: str) -> str | None:
+        running = self._running.get(name)
+        if running is None:
+            running = self._running[name] = asyncio.create_task(_run(self._checks[name]))
+            running.add_done_callback(lambda _: self._running.pop(name, None))
+        # Not `asyncio.timeout`: a database driver that is cancelled on a stuck connection takes its time as well.
+        done, _ = await asyncio.wait([running], timeout=CHECK_TIMEOUT_S)
+        if not done or running.cancelled():
+            running.cancel()
+            return f"no answer within {CHECK_TIMEOUT_S:g} s"
+        return running.result()
 
 
 async def _run(check: Check) -> str | None:
     try:
-        async with asyncio.timeout(CHECK_TIMEOUT_S):
-            return await check()
+        return await check()
     except Exception as error:  # a check that breaks is a fault like any other
         # The text may name hosts and users; whoever may read it has the log.
         log.warning("check_failed", reason=f"{type(error).__name__}: {error}"[:300])
@@ -52,12 +75,13 @@ async def _run(check: Check) -> str | None:
 
 def health_routes(checks: Mapping[str, Check]) -> list[Route]:
     """Return the three routes."""
+    readiness = Readiness(checks)
 
     async def livez(_: Request) -> Response:
         return JSONResponse({"status": "alive"})
 
     async def readyz(_: Request) -> Response:
-        ready, words = await readiness(checks)
+        ready, words = await readiness.ask()
         body = {"status": "ready" if ready else "unready", "checks": words}
         return JSONResponse(body, status_code=200 if ready else 503)
 
@@ -70,7 +94,7 @@ def health_routes(checks: Mapping[str, Check]) -> list[Route]:
 async def serve_health(checks: Mapping[str, Check], *, host: str, port: int) -> None:
     """Serve until cancelled; port 0 is off."""
     if port == 0:
-        return
+        await asyncio.Event().wait()
     config = uvicorn.Config(
         Starlette(routes=health_routes(checks)),
         host=host, port=port, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=GRACE_S,

@@ -13,6 +13,16 @@ NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 CALLBACK_URL = "https://subscriber.example/callbacks"
 
 
+class Seconds:
+    """A clock that stands until told otherwise."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
 def received(command: AnyCommand, session_id: UUID, **changes: Any) -> Received:
     """A command as the worker received it just now, from a caller that may do everything."""
     defaults: dict[str, Any] = {

@@ -47,6 +47,10 @@ class EventSource:
         batch = [outgoing(outbox_entry(each)) for each in events]
         assert set(await self._publisher.publish(batch, timeout_s=10)) == {Outcome.CONFIRMED}
 
+    async def is_taken(self, one: Event) -> bool:
+        """Publish; return whether the broker has confirmed it."""
+        return await self._publisher.publish([outgoing(outbox_entry(one))], timeout_s=10) == [Outcome.CONFIRMED]
+
 
 @asynccontextmanager
 async def open_source(amqp_url: str) -> AsyncIterator[EventSource]:

@@ -30,6 +30,7 @@ from session_worker.relay import Relay
 from session_worker.session import Session
 from shared.failures import log_failure, reason_of
 from shared.logs import get_logger
+from shared.loops import Turns
 
 log = get_logger(__name__)
 
@@ -42,6 +43,8 @@ LEASE: Final = timedelta(seconds=2 * STEP_TIMEOUT_S)
 # From one second to ten minutes: a provider that is down is soon noticed to be up, and not flooded.
 BACKOFF_FIRST_S: Final = 1.0
 BACKOFF_MOST_S: Final = 600.0
+# What a step does in the database takes milliseconds.
+STUCK_STEP_AFTER_S: Final = STEP_TIMEOUT_S + 5.0
 
 
 class Collector:
@@ -58,6 +61,9 @@ class Collector:
         self._due = asyncio.Event()
         self._in_hand = 0
         self._stopped = False
+        self._claiming = Turns("claiming payments")
+        self._stepping = Turns("a payment's step", stuck_after_s=STUCK_STEP_AFTER_S, may_fail=True)
+        self.turns = (self._claiming, self._stepping)
 
     def wake(self) -> None:
         """Say that a payment may have become due."""
@@ -69,7 +75,8 @@ class Collector:
         async with asyncio.TaskGroup() as tasks:
             while not self._stopped:
                 self._due.clear()
-                claimed = await self._claim()
+                with self._claiming.turn():
+                    claimed = await self._claim()
                 self._in_hand += len(claimed)
                 for session_id in claimed:
                     tasks.create_task(self._collect(session_id))
@@ -97,13 +104,16 @@ class Collector:
             async with self._engine.begin() as tx:
                 return await claim_due(tx, provider=self._provider.name, now=now, until=now + LEASE, most=room)
         except Exception as error:  # the edge of a loop that must never end; the next poll tries again
+            self._claiming.fail()
             log.warning("payments_unclaimed", reason=reason_of(error), retry_in_s=POLL_S)
             return []
 
     async def _collect(self, session_id: UUID) -> None:
         try:
             while not self._stopped:
-                if not await self.collect_once(session_id):
+                with self._stepping.turn():
+                    is_over = not await self.collect_once(session_id)
+                if is_over:
                     return
             await self._give_back(session_id)
         except Exception as error:  # the database is away, or a fault of ours: the lease ends, and it is tried again
