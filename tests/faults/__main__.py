@@ -1,6 +1,7 @@
 """`python -m tests.faults`: breaks everything that can break under load, and counts what became of every call."""
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,7 +9,7 @@ import typer
 from ops.local_stack import Kind, StackError, kind
 from ops.local_stack.engine import engine_answers
 from tests.faults.mutants import run_mutants
-from tests.faults.programme import run_programme
+from tests.faults.programme import LANES, run_programme
 from tests.faults.row import SETTLE_MOST_S
 from tests.faults.rows import ROWS, chosen
 from tests.faults.storm import storm
@@ -19,6 +20,7 @@ app = typer.Typer(name="python -m tests.faults", add_completion=False, pretty_ex
 STORM_SETTLE_S = 300
 
 Seed = Annotated[int | None, typer.Option(help="Repeats a run's choices; printed by every run.")]
+Lanes = Annotated[int, typer.Option(min=1, max=8, help="Rows at a time, each with servers of its own.")]
 Only = Annotated[list[str] | None, typer.Option(help="Rows whose name holds this; may be given again.")]
 
 
@@ -26,17 +28,24 @@ Only = Annotated[list[str] | None, typer.Option(help="Rows whose name holds this
 def run_short(
     only: Only = None,
     seed: Seed = None,
+    lanes: Lanes = LANES,
     write: Annotated[bool, typer.Option(help="docs/faults.md, after a whole run.")] = True,
+    record: Annotated[Path | None, typer.Option(help="Every row's counts as JSON.")] = None,
     settle: Annotated[float, typer.Option(help="Seconds until what has not ended counts as lost.")] = SETTLE_MOST_S,
 ) -> None:
     """Every row once."""
     faults = chosen(only or [], is_long=False)
     writes = write and not only
-    raise typer.Exit(run_programme(faults, seed=seed, command="make faults", writes=writes, settle_s=settle))
+    failed = run_programme(
+        faults, seed=seed, lanes=lanes, command="make faults", writes=writes, settle_s=settle, record=record
+    )
+    raise typer.Exit(failed)
 
 
 @app.command("long")
-def run_long(minutes: Annotated[float, typer.Option()] = 60, only: Only = None, seed: Seed = None) -> None:
+def run_long(
+    minutes: Annotated[float, typer.Option()] = 60, only: Only = None, seed: Seed = None, lanes: Lanes = LANES
+) -> None:
     """Every row, the slow ones too, again and again; half of the time each where Docker offers another broker."""
     faults = chosen(only or [], is_long=True)
     kinds = [kind()] if "LOCAL_STACK" in os.environ or not engine_answers() else list(Kind)
@@ -44,7 +53,7 @@ def run_long(minutes: Annotated[float, typer.Option()] = 60, only: Only = None, 
     for each in kinds:
         os.environ["LOCAL_STACK"] = each
         failed += run_programme(
-            faults, seed=seed, command="make faults-long", minutes=minutes / len(kinds), writes=False
+            faults, seed=seed, lanes=lanes, command="make faults-long", minutes=minutes / len(kinds), writes=False
         )
     raise typer.Exit(int(failed > 0))
 
@@ -57,7 +66,7 @@ def run_storm(
 ) -> None:
     """A random fault every five seconds, under a heavy load; then the ledger must balance."""
     faults = [storm(minutes=minutes, rate=rate)]
-    raise typer.Exit(run_programme(faults, seed=seed, command="", writes=False, settle_s=STORM_SETTLE_S))
+    raise typer.Exit(run_programme(faults, seed=seed, lanes=1, command="", writes=False, settle_s=STORM_SETTLE_S))
 
 
 @app.command("mutants")

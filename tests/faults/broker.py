@@ -4,7 +4,7 @@ import asyncio
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,16 +43,18 @@ class Broker:
 
     async def control(self, *arguments: str) -> str:
         """Run rabbitmqctl; raise NeverFired when it refuses."""
-        node = await asyncio.to_thread(_node, self._servers)
-        process = await asyncio.create_subprocess_exec(
-            *node.command, *arguments, env=None if node.environment is None else dict(node.environment), user=node.uid,
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        return await asyncio.to_thread(self._control, arguments)
+
+    def _control(self, arguments: Sequence[str]) -> str:
+        node = _node(self._servers)
+        ran = subprocess.run(
+            [*node.command, *arguments], env=None if node.environment is None else dict(node.environment),
+            user=node.uid, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            errors="replace", timeout=CONTROL_TIMEOUT_S, check=False,
         )  # fmt: skip
-        async with asyncio.timeout(CONTROL_TIMEOUT_S):
-            output, _ = await process.communicate()
-        if process.returncode != 0:
-            raise NeverFired(f"rabbitmqctl {arguments[0]}: {output.decode(errors='replace')[-300:]}")
-        return output.decode(errors="replace")
+        if ran.returncode != 0:
+            raise NeverFired(f"rabbitmqctl {arguments[0]}: {ran.stdout[-300:]}")
+        return ran.stdout
 
     async def close_all_connections(self) -> str:
         return await self.control("close_all_connections", "--vhost", self._vhost, "fault")

@@ -1,20 +1,19 @@
-"""Runs rows one after another on one site; their audits go on beside later rows, which is one fault more."""
+"""Runs rows in lanes, the longest first, tells of each as it ends, and of all of them at the end."""
 
-import asyncio
 import secrets
+import shutil
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
-from ops.local_stack.folder import locked, new_folder
 from tests.faults import report
-from tests.faults.auditor import Findings
-from tests.faults.row import SETTLE_MOST_S, Fault, Result, run_row
-from tests.faults.site import Site, open_house, open_site, versions
+from tests.faults.lanes import Turn, Way, run_lanes
+from tests.faults.row import SETTLE_MOST_S, Fault
+from tests.faults.rows import lasts_s
 
-Audits = list[tuple[Result, "asyncio.Task[Findings]"]]
+# Two cores carry so many.
+LANES = 2
 
 
 def run_programme(
@@ -22,55 +21,45 @@ def run_programme(
     *,
     seed: int | None,
     command: str,
+    lanes: int = LANES,
     minutes: float | None = None,
     writes: bool = True,
     settle_s: float = SETTLE_MOST_S,
+    record: Path | None = None,
 ) -> int:
     """Run the rows (again and again for `minutes`), print and write the table; return 1 unless all is clean."""
     screen = report.console()
     seed = seed if seed is not None else secrets.randbelow(1_000_000)
-    screen.print(f"seed {seed}")
+    screen.print(f"seed {seed}, {len(faults)} rows in {lanes} lanes")
     began = time.monotonic()
-    with open_house() as (servers, house, logins), locked(new_folder()) as folder:
-
-        async def work() -> tuple[list[Result], dict[str, str]]:
-            async with open_site(servers, house, logins, Path(folder), seed) as site:
-                results = await _run_all(screen, site, faults, minutes=minutes, settle_s=settle_s)
-                return results, await versions(site)
-
-        results, made_on = asyncio.run(work())
+    folder = Path(tempfile.mkdtemp(prefix="voltline-faults-"))
+    run = run_lanes(
+        Way(faults, folder, settle_s),
+        _turns(faults, seed, None if minutes is None else began + 60 * minutes),
+        count=min(lanes, len(faults)),
+        tell=lambda result: report.tell(screen, result),
+    )
     took_s = time.monotonic() - began
-    report.show(screen, results, took_s)
+    report.show(screen, run, took_s)
+    failed = bool(run.troubles) or not run.results or not all(result.is_clean for result in run.results)
+    if failed:
+        report.tell_how_to_repeat(screen, run.results, command=command, logs=folder)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    if record is not None:
+        report.record(run.results, record)
     if writes:
-        report.write(results, command=command, seed=seed, versions=made_on, took_s=took_s)
-    return int(not results or not all(result.is_clean for result in results))
+        report.write(run, command=command, seed=seed, took_s=took_s)
+    return int(failed)
 
 
-async def _run_all(
-    screen: Console, site: Site, faults: Sequence[Fault], *, minutes: float | None, settle_s: float
-) -> list[Result]:
-    audits: Audits = []
-    ends_at = None if minutes is None else time.monotonic() + 60 * minutes
-    number = done = 0
-    while True:
-        for fault in faults:
-            number += 1
-            if fault.is_alone:
-                done = await _finish(audits, done)
-            result, auditing = await run_row(site, fault, number, settle_s=settle_s)
-            audits.append((result, auditing))
-            mark = "✗" if result.troubles else "·"
-            screen.print(f"{mark} {number:3d} {fault.name} ({result.took_s:.1f} s) {result.proof}", markup=False)
+def _turns(faults: Sequence[Fault], seed: int, ends_at: float | None) -> Iterator[Turn]:
+    """Every row once, the longest first, so that lanes end together; then again while there is time."""
+    longest_first = sorted(range(len(faults)), key=lambda index: -lasts_s(faults[index]))
+    for number in range(1_000_000):
+        for index in longest_first:
+            yield Turn(number * len(faults) + index + 1, index, seed + number)
+            if number and ends_at is not None and time.monotonic() > ends_at:
+                return
         if ends_at is None or time.monotonic() > ends_at:
-            break
-    await _finish(audits, done)
-    return [result for result, _ in audits]
-
-
-async def _finish(audits: Audits, done: int) -> int:
-    for result, auditing in audits[done:]:
-        try:
-            result.findings = await auditing
-        except Exception as error:  # a row that cannot be audited is a failed row; the others count all the same
-            result.troubles.append(f"audit: {type(error).__name__}: {error}")
-    return len(audits)
+            return

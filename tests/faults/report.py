@@ -1,23 +1,31 @@
-"""The table of a run: on the terminal, and as docs/faults.md."""
+"""What a run tells: a line per row, the table and what is wrong with it on the terminal; the document."""
 
+import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from ops.local_stack.program import REPOSITORY
+from tests.faults.lanes import Run
 from tests.faults.row import Result
 
 DOCUMENT = REPOSITORY / "docs" / "faults.md"
-PIPED_WIDTH = 190
+# Where nobody's terminal says how wide it is: CI's log.
+PIPED_WIDTH = 120
 PROOF_CHARS = 60
+NAME_CHARS = 48
 
-COLUMNS = (
-    "fault", "ack'd", "terminal", "lost", "twice", "delivered", "undel.", "dup. explained", "dup. unexpl.",
-    "ghosts", "denied ghosts", "settled s", "proof",
-)  # fmt: skip
+# What is counted: in the document, and on a terminal, where what has ended is what is not lost.
+COUNTS = {
+    "ack'd": "ack'd", "terminal": "", "lost": "lost", "twice": "twice", "delivered": "deliv.", "undel.": "undel.",
+    "dup. explained": "dup.", "dup. unexpl.": "dup.!", "ghosts": "ghosts", "denied ghosts": "gh.!", "settled s": "s",
+}  # fmt: skip
 
 
 def console() -> Console:
@@ -25,36 +33,75 @@ def console() -> Console:
     return found if found.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
 
 
-def cells(result: Result) -> list[str]:
-    """One row of the table."""
+def counts(result: Result) -> list[str]:
+    """What the auditor counted for one row."""
     found = result.findings
     return [
-        result.fault.name,
         *(str(value) for value in (
             found.acknowledged, found.terminal, found.lost, found.applied_twice, found.delivered, found.undelivered,
             found.duplicates_explained, found.duplicates_unexplained, found.ghosts_unknown, found.ghosts_denied,
         )),
         f"{found.settled_s:.0f}",
-        result.proof[:PROOF_CHARS],
     ]  # fmt: skip
 
 
-def show(screen: Console, results: Sequence[Result], took_s: float) -> None:
+def tell(screen: Console, result: Result) -> None:
+    """One line about a row that has just been audited."""
+    mark, told = "·", result.proof
+    if not result.is_clean:
+        mark, told = "✗", next(iter((*result.troubles, *result.findings.examples)), "")
+    line = f"{mark} {result.number:3d} {result.name:<{NAME_CHARS}} {result.took_s:5.1f} s  {told}".splitlines()[0]
+    style = None if result.is_clean else "red"
+    screen.print(line, markup=False, no_wrap=True, overflow="ellipsis", style=style)
+
+
+def show(screen: Console, run: Run, took_s: float) -> None:
     """Print the table and, below it, everything that is wrong."""
-    table = Table(*COLUMNS, title="What became of every call")
+    results = run.results
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title="What became of every call")
+    table.add_column("fault", no_wrap=True, overflow="ellipsis", max_width=NAME_CHARS)
+    heads = list(COUNTS.values())
+    for head in filter(None, heads):
+        table.add_column(head, justify="right", no_wrap=True)
     for result in results:
-        table.add_row(*cells(result), style=None if result.is_clean else "red")
+        shown = [count for head, count in zip(heads, counts(result), strict=True) if head]
+        table.add_row(result.name, *shown, style=None if result.is_clean else "red")
     screen.print(table)
-    for result in results:
-        for line in (*result.troubles, *([] if result.findings.is_clean else result.findings.examples)):
-            screen.print(f"✗ {result.fault.name}: {line}", style="red", markup=False)
-    failed = sum(not result.is_clean for result in results)
-    screen.print(f"{len(results)} rows in {took_s:.0f} s, {failed} failed", style="red" if failed else "green")
+    screen.print(
+        "dup.: sent again, and the log of attempts says why; dup.!: it does not; ghosts: applied, the caller was told\n"
+        "nothing for sure; gh.!: the caller was told no; s: until everything acknowledged had come to its end",
+        style="dim",
+    )
+    failed = [result for result in results if not result.is_clean]
+    for result in failed:
+        screen.print(f"\n✗ {result.name}", style="red", markup=False)
+        for line in (*result.troubles, *result.findings.examples):
+            screen.print(f"    {line}", markup=False)
+    for trouble in run.troubles:
+        screen.print(f"\n✗ {trouble}", style="red", markup=False)
+    screen.print(
+        f"{len(results)} rows in {took_s:.0f} s, {len(failed)} failed",
+        style="red" if failed or run.troubles else "green",
+    )
 
 
-def write(results: Sequence[Result], *, command: str, seed: int, versions: Mapping[str, str], took_s: float) -> None:
+def tell_how_to_repeat(screen: Console, results: Sequence[Result], *, command: str, logs: Path) -> None:
+    """After a failure: where the logs are, and what runs each of its rows again."""
+    screen.print(f"logs: {logs}", markup=False, soft_wrap=True)
+    again = {(result.name, result.seed) for result in results if not result.is_clean} if command else ()
+    for name, seed in sorted(again):
+        screen.print(f"again: {command} ARGS='--only \"{name}\" --seed {seed}'", markup=False, soft_wrap=True)
+
+
+def record(results: Sequence[Result], path: Path) -> None:
+    """Write every row's counts and failures as JSON, for programs."""
+    rows = [{**asdict(result), "is_clean": result.is_clean} for result in results]
+    path.write_text(json.dumps(rows, indent=1))
+
+
+def write(run: Run, *, command: str, seed: int, took_s: float) -> None:
     """Write docs/faults.md."""
-    made_on = ", ".join(f"{name} {version}" for name, version in versions.items())
+    made_on = ", ".join(f"{name} {version}" for name, version in run.versions.items())
     made = (
         f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d}, seed {seed}, in {took_s:.0f} s: {made_on}, "
         f"Python {platform.python_version()}."
@@ -66,9 +113,9 @@ def write(results: Sequence[Result], *, command: str, seed: int, versions: Mappi
         "Each row is load from apps and partners through two processes of each kind, one fault, and an audit of what",
         "callers were told against database, queues and receiver. `make faults` repeats it.",
         "",
-        f"| {' | '.join(COLUMNS)} |",
-        f"| --- |{' ---: |' * (len(COLUMNS) - 2)} --- |",
-        *(f"| {' | '.join(cells(result))} |" for result in results),
+        f"| fault | {' | '.join(COUNTS)} | proof |",
+        f"| --- |{' ---: |' * len(COUNTS)} --- |",
+        *(f"| {result.name} | {' | '.join(counts(result))} | {result.proof[:PROOF_CHARS]} |" for result in run.results),
         "",
         "*ghosts*: applied although the caller was told nothing, or that the outcome is unknown; *denied ghosts*:",
         "applied although every call was told no. *dup. explained*: callbacks that came again and whose log shows an",

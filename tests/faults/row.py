@@ -1,6 +1,8 @@
 """A row of the programme: one fault under load, its proof, and what the auditor found after it."""
 
 import asyncio
+import logging
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -12,8 +14,10 @@ from tests.faults.ledger import Ledger
 from tests.faults.load import Load
 from tests.faults.site import Site
 
-# Commands begin at this rate unless told otherwise; two cores carry everything beside it.
-RATE = 40.0
+log = logging.getLogger(__name__)
+
+# Commands begin at this rate unless told otherwise; two cores carry everything beside it, twice.
+RATE = 25.0
 # Load before the fault, so that it meets work in every place, and after it.
 BEFORE_S = 0.7
 AFTER_S = 0.5
@@ -46,7 +50,9 @@ class Fault:
 class Result:
     """How a row ended. `troubles` are failures that no count shows."""
 
-    fault: Fault
+    number: int
+    name: str
+    seed: int
     proof: str = ""
     troubles: list[str] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
@@ -58,19 +64,20 @@ class Result:
 
 
 async def run_row(
-    site: Site, fault: Fault, number: int, *, settle_s: float = SETTLE_MOST_S
-) -> tuple[Result, "asyncio.Task[Findings]"]:
-    """Run the fault under load; return how it went, and the audit, which goes on beside later rows."""
+    site: Site, fault: Fault, result: Result, *, settle_s: float = SETTLE_MOST_S
+) -> "asyncio.Task[Findings]":
+    """Run the fault under load and note how it went; return the audit, which goes on beside later rows."""
     began = time.monotonic()
-    result = Result(fault)
-    ledger = Ledger(f"{number:02d}-{fault.name.replace(' ', '-')}-{site.seed}")
+    log.warning("row %d begins: %s", result.number, result.name)
+    site.chance.seed(f"{result.seed} {result.name}")
+    ledger = Ledger(f"{result.number:02d}-{fault.name.replace(' ', '-')}-{result.seed}")
     load = Load(
         ledger,
         gateways=site.crew.gateways,
         partner=site.partner,
         callback_url=site.callback_url(ledger.name),
         rate=fault.rate,
-        chance=site.chance,
+        chance=random.Random(f"{result.seed} {result.name} load"),
     )
     if fault.prepare is not None:
         await fault.prepare(site)
@@ -84,7 +91,8 @@ async def run_row(
         result.troubles.append("nothing was acknowledged: the row proves nothing")
     result.troubles += fault.check(ledger) if fault.check is not None else []
     result.took_s = time.monotonic() - began
-    return result, asyncio.create_task(audit(site, ledger, timeout_s=settle_s, may_be_unverified=fault.skews_clock))
+    log.warning("row %d has run: %s %s", result.number, result.proof, result.troubles)
+    return asyncio.create_task(audit(site, ledger, timeout_s=settle_s, may_be_unverified=fault.skews_clock))
 
 
 async def _inject(site: Site, fault: Fault, load: Load, result: Result) -> None:
@@ -96,6 +104,7 @@ async def _inject(site: Site, fault: Fault, load: Load, result: Result) -> None:
     except AssertionError as reason:
         result.troubles.append(str(reason))
     except Exception as error:  # a row that breaks is a failed row; the others run all the same
+        log.exception("row %d broke", result.number)
         result.troubles.append(f"{type(error).__name__}: {error}")
     for link in (*site.links.values(), site.subscriber_link):
         link.restore()
