@@ -22,6 +22,7 @@ STORM_SETTLE_S = 300
 Seed = Annotated[int | None, typer.Option(help="Repeats a run's choices; printed by every run.")]
 Lanes = Annotated[int, typer.Option(min=1, max=8, help="Rows at a time, each with servers of its own.")]
 Only = Annotated[list[str] | None, typer.Option(help="Rows whose name holds this; may be given again.")]
+KeepLogs = Annotated[bool, typer.Option(help="Those of a clean run, too.")]
 
 
 @app.command("short")
@@ -31,20 +32,24 @@ def run_short(
     lanes: Lanes = LANES,
     write: Annotated[bool, typer.Option(help="docs/faults.md, after a whole run.")] = True,
     record: Annotated[Path | None, typer.Option(help="Every row's counts as JSON.")] = None,
+    keep_logs: KeepLogs = False,
     settle: Annotated[float, typer.Option(help="Seconds until what has not ended counts as lost.")] = SETTLE_MOST_S,
 ) -> None:
     """Every row once."""
-    faults = chosen(only or [], is_long=False)
-    writes = write and not only
     failed = run_programme(
-        faults, seed=seed, lanes=lanes, command="make faults", writes=writes, settle_s=settle, record=record
-    )
+        chosen(only or [], is_long=False), seed=seed, lanes=lanes, command="make faults", writes=write and not only,
+        settle_s=settle, record=record, keeps_logs=keep_logs,
+    )  # fmt: skip
     raise typer.Exit(failed)
 
 
 @app.command("long")
 def run_long(
-    minutes: Annotated[float, typer.Option()] = 60, only: Only = None, seed: Seed = None, lanes: Lanes = LANES
+    minutes: Annotated[float, typer.Option()] = 60,
+    only: Only = None,
+    seed: Seed = None,
+    lanes: Lanes = LANES,
+    keep_logs: KeepLogs = False,
 ) -> None:
     """Every row, the slow ones too, again and again; half of the time each where Docker offers another broker."""
     faults = chosen(only or [], is_long=True)
@@ -53,8 +58,9 @@ def run_long(
     for each in kinds:
         os.environ["LOCAL_STACK"] = each
         failed += run_programme(
-            faults, seed=seed, lanes=lanes, command="make faults-long", minutes=minutes / len(kinds), writes=False
-        )
+            faults, seed=seed, lanes=lanes, command="make faults-long", minutes=minutes / len(kinds), writes=False,
+            keeps_logs=keep_logs,
+        )  # fmt: skip
     raise typer.Exit(int(failed > 0))
 
 
@@ -63,10 +69,14 @@ def run_storm(
     minutes: Annotated[float, typer.Option(min=0.1)] = 5,
     rate: Annotated[float, typer.Option(min=1, help="Commands a second.")] = 300,
     seed: Seed = None,
+    keep_logs: KeepLogs = False,
 ) -> None:
     """A random fault every five seconds, under a heavy load; then the ledger must balance."""
     faults = [storm(minutes=minutes, rate=rate)]
-    raise typer.Exit(run_programme(faults, seed=seed, lanes=1, command="", writes=False, settle_s=STORM_SETTLE_S))
+    failed = run_programme(
+        faults, seed=seed, lanes=1, command="", writes=False, settle_s=STORM_SETTLE_S, keeps_logs=keep_logs
+    )
+    raise typer.Exit(failed)
 
 
 @app.command("mutants")

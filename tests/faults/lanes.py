@@ -18,7 +18,7 @@ import uvloop
 from ops.local_stack import Kind, StackError, kind
 from ops.local_stack.binaries import find_or_install
 from ops.local_stack.program import die_with_parent, end_on_sigterm
-from tests.faults.auditor import Findings
+from tests.faults.findings import Findings
 from tests.faults.row import Fault, Result, run_row
 from tests.faults.site import Opened, Site, open_house, open_site, versions
 

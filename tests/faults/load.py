@@ -5,7 +5,7 @@ Three of four callers repeat a call under its key until it is acknowledged; the 
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from itertools import count
 from typing import Any
 from uuid import UUID, uuid4
@@ -42,6 +42,7 @@ class Load:
         callback_url: str,
         rate: float,
         chance: random.Random,
+        weights: Mapping[str, int] = WEIGHTS,
     ) -> None:
         self.ledger = ledger
         self.left_out = 0
@@ -50,6 +51,7 @@ class Load:
         self.callback_url = callback_url
         self._rate = rate
         self._chance = chance
+        self._weights = weights
         self._numbers = count(1)
         self._stopped = asyncio.Event()
         self._stories: set[asyncio.Task[None]] = set()
@@ -76,7 +78,7 @@ class Load:
         if len(self._stories) >= STORIES_MOST:
             self.left_out += 1
             return
-        kind = self._chance.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+        kind = self._chance.choices(list(self._weights), list(self._weights.values()))[0]
         repeats = self._chance.random() < 0.75
         story = {"request": self._request, "session": self._session, "partner": self._on_the_queue}[kind]
         task = asyncio.create_task(story(f"{self.ledger.name}-{next(self._numbers)}", repeats))

@@ -26,6 +26,7 @@ def run_programme(
     writes: bool = True,
     settle_s: float = SETTLE_MOST_S,
     record: Path | None = None,
+    keeps_logs: bool = False,
 ) -> int:
     """Run the rows (again and again for `minutes`), print and write the table; return 1 unless all is clean."""
     screen = report.console()
@@ -44,6 +45,8 @@ def run_programme(
     failed = bool(run.troubles) or not run.results or not all(result.is_clean for result in run.results)
     if failed:
         report.tell_how_to_repeat(screen, run.results, command=command, logs=folder)
+    elif keeps_logs:
+        screen.print(f"logs: {folder}", markup=False, soft_wrap=True)
     else:
         shutil.rmtree(folder, ignore_errors=True)
     if record is not None:
