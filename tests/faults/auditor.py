@@ -28,7 +28,7 @@ _ATTEMPTS = """SELECT "callbackId", outcome FROM callback_attempts WHERE "callba
     SELECT id FROM callback_deliveries WHERE "sessionId" = ANY($1) OR "requestId" = ANY($1))"""
 _PAYMENTS = 'SELECT "sessionId", amount, "paidAmount", "refundedAmount" FROM payments WHERE "sessionId" = ANY($1)'
 _LINKS = 'SELECT "sessionId", "providerLinkId", "paidAmount" FROM payment_links WHERE "sessionId" = ANY($1)'
-_REFUNDS = 'SELECT "sessionId", "commandId", status FROM payment_refunds WHERE "sessionId" = ANY($1)'
+_REFUNDS = 'SELECT "sessionId", status FROM payment_refunds WHERE "sessionId" = ANY($1)'
 # The provider knows no sessions; its description of a link names the charger, and a story has its own.
 _PROVIDER_LINKS = """SELECT s.id AS "sessionId", l."amountMinor", l.status FROM sandbox_links l
     JOIN charging_sessions s ON l.description = 'Charging session at ' || s."chargerId" WHERE s.id = ANY($1)"""

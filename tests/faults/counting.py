@@ -19,9 +19,9 @@ Row = Mapping[str, Any]
 
 TERMINAL = ("APPLIED", "REFUSED")
 ENDED = {"session.stop.v1": ("COMPLETED", "CANCELLED"), "session.cancel.v1": ("CANCELLED", "COMPLETED")}
-# Commands of one story follow one another, so none is refused but one that a redelivered start overtook, a link that is
-# paid already, and a second refund of what is left.
-MAY_BE_REFUSED = ("ALREADY_ENDED", "ALREADY_PAID", "ALREADY_REFUNDED", "UNKNOWN_PAYMENT")
+# Commands of one story follow one another, so none is refused but one that a redelivered start overtook, and a new link
+# for what has been paid meanwhile.
+MAY_BE_REFUSED = ("ALREADY_ENDED", "ALREADY_PAID")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def count(ledger: Ledger, facts: Facts, *, may_repeat: bool = True) -> Findings:
     _count_events(found, facts, sessions)
     _count_deliveries(found, facts, facts.attempts if may_repeat else ())
     _count_callbacks(found, facts, sessions)
-    count_payments(found, ledger, facts.books)
+    count_payments(found, ledger, inbox, facts.books)
     if found.is_void:
         found.blame(
             "nothing to look at", [f"{found.acknowledged} acknowledged, {found.owed} events, {found.delivered}"]

@@ -1,6 +1,6 @@
 """Counts money, pure: what drivers paid at the provider, what the books say, and what was given back."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -11,6 +11,7 @@ from tests.faults.findings import Findings
 from tests.faults.ledger import Ledger
 
 Row = Mapping[str, Any]
+REFUSED: Row = {"outcome": "REFUSED"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +34,12 @@ class Money:
     open: int
 
 
-def count_payments(found: Findings, ledger: Ledger, books: Books) -> None:
+def count_payments(found: Findings, ledger: Ledger, inbox: Mapping[UUID, Row], books: Books) -> None:
     """Nobody pays twice, nothing paid is forgotten, nothing is given back twice."""
-    wanted_back: Counter[UUID] = Counter()
+    wanted_back: defaultdict[UUID, Decimal] = defaultdict(Decimal)
     for entry in ledger.entries:
-        if entry.amount is not None and entry.message_id in {row["commandId"] for row in books.refunds}:
-            wanted_back[entry.subject] += entry.amount  # type: ignore[assignment]
+        if entry.amount is not None and inbox.get(entry.message_id, REFUSED)["outcome"] != "REFUSED":
+            wanted_back[entry.subject] += entry.amount
     for row in books.payments:
         key = row["sessionId"]
         money = _at_the_provider(books, key)
@@ -46,7 +47,7 @@ def count_payments(found: Findings, ledger: Ledger, books: Books) -> None:
         found.paid += money.paid > 0
         found.refunded += money.returned > 0
         surplus = max(Decimal(0), money.paid - row["amount"])
-        back = Decimal(wanted_back[key])
+        back = wanted_back[key]
         if money.returned > back + surplus:
             found.refunded_twice += found.blame("given back twice", [f"{key} {money}, wanted {back} + {surplus}"])
         elif money.returned < back + surplus:

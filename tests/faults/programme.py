@@ -5,10 +5,11 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.faults import report
-from tests.faults.lanes import Turn, Way, run_lanes
+from tests.faults import document, report
+from tests.faults.lanes import Run, Turn, Way, run_lanes
 from tests.faults.row import SETTLE_MOST_S, Fault
 from tests.faults.rows import lasts_s
 
@@ -16,44 +17,57 @@ from tests.faults.rows import lasts_s
 LANES = 2
 
 
-def run_programme(
-    faults: Sequence[Fault],
-    *,
-    seed: int | None,
-    command: str,
-    lanes: int = LANES,
-    minutes: float | None = None,
-    writes: bool = True,
-    settle_s: float = SETTLE_MOST_S,
-    record: Path | None = None,
-    keeps_logs: bool = False,
-) -> int:
-    """Run the rows (again and again for `minutes`), print and write the table; return 1 unless all is clean."""
-    screen = report.console()
-    seed = seed if seed is not None else secrets.randbelow(1_000_000)
-    screen.print(f"seed {seed}, {len(faults)} rows in {lanes} lanes")
-    began = time.monotonic()
-    folder = Path(tempfile.mkdtemp(prefix="voltline-faults-"))
-    run = run_lanes(
-        Way(faults, folder, settle_s),
-        _turns(faults, seed, None if minutes is None else began + 60 * minutes),
-        count=min(lanes, len(faults)),
-        tell=lambda result: report.tell(screen, result),
-    )
-    took_s = time.monotonic() - began
-    report.show(screen, run, took_s)
-    failed = bool(run.troubles) or not run.results or not all(result.is_clean for result in run.results)
-    if failed:
-        report.tell_how_to_repeat(screen, run.results, command=command, logs=folder)
-    elif keeps_logs:
-        screen.print(f"logs: {folder}", markup=False, soft_wrap=True)
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
-    if record is not None:
-        report.record(run.results, record)
-    if writes:
-        report.write(run, command=command, seed=seed, took_s=took_s)
-    return int(failed)
+@dataclass
+class Programme:
+    """One run of a command: what it ran so far, under one seed. Its logs are kept where it failed, or on demand."""
+
+    command: str
+    seed: int = field(default_factory=lambda: secrets.randbelow(1_000_000))
+    keeps_logs: bool = False
+    run: Run = field(default_factory=Run)
+
+    def __post_init__(self) -> None:
+        self._screen = report.console()
+        self._began = time.monotonic()
+        self._folder = Path(tempfile.mkdtemp(prefix="voltline-faults-"))
+
+    def rows(
+        self,
+        faults: Sequence[Fault],
+        *,
+        lanes: int = LANES,
+        ends_at: float | None = None,
+        settle_s: float = SETTLE_MOST_S,
+    ) -> None:
+        """Run every row once, then again and again until `ends_at` (monotonic), if that is given."""
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        self._screen.print(f"seed {self.seed}, {len(faults)} rows in {lanes} lanes")
+        run = run_lanes(
+            Way(faults, folder, settle_s),
+            _turns(faults, self.seed, ends_at),
+            count=min(lanes, len(faults)),
+            tell=lambda result: report.tell(self._screen, result),
+        )
+        self.run.results += run.results
+        self.run.troubles += run.troubles
+        self.run.versions = run.versions or self.run.versions
+
+    def conclude(self, *, section: str | None, record: Path | None = None) -> int:
+        """Tell of all, write docs/faults.md where it has a `section`; return 1 unless all is clean."""
+        run, took_s = self.run, time.monotonic() - self._began
+        report.show(self._screen, run, took_s)
+        failed = bool(run.troubles) or not run.results or not all(result.is_clean for result in run.results)
+        if failed:
+            report.tell_how_to_repeat(self._screen, run.results, command=self.command)
+        if failed or self.keeps_logs:
+            report.tell_where_logs_are(self._screen, self._folder)
+        else:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        if record is not None:
+            report.record(run.results, record)
+        if section is not None and run.versions:
+            document.write(run, what=section, command=self.command, seed=self.seed, took_s=took_s)
+        return int(failed)
 
 
 def _turns(faults: Sequence[Fault], seed: int, ends_at: float | None) -> Iterator[Turn]:
@@ -61,8 +75,6 @@ def _turns(faults: Sequence[Fault], seed: int, ends_at: float | None) -> Iterato
     longest_first = sorted(range(len(faults)), key=lambda index: -lasts_s(faults[index]))
     for number in range(1_000_000):
         for index in longest_first:
-            yield Turn(number * len(faults) + index + 1, index, seed + number)
-            if number and ends_at is not None and time.monotonic() > ends_at:
+            if number and (ends_at is None or time.monotonic() > ends_at):
                 return
-        if ends_at is None or time.monotonic() > ends_at:
-            return
+            yield Turn(number * len(faults) + index + 1, index, seed + number)

@@ -27,6 +27,9 @@ SETTLE_MOST_S = 90.0
 INJECT_MOST_S = 150.0
 
 
+Inject = Callable[[Site, Load], Awaitable[str]]
+
+
 @dataclass(frozen=True)
 class Fault:
     """`inject` breaks something, mends it, and returns the proof that it was broken; else it raises `NeverFired`.
@@ -39,7 +42,7 @@ class Fault:
     """
 
     name: str
-    inject: Callable[[Site, Load], Awaitable[str]]
+    inject: Inject
     prepare: Callable[[Site], Awaitable[None]] | None = None
     check: Callable[[Ledger], list[str]] | None = None
     is_alone: bool = False
@@ -51,7 +54,7 @@ class Fault:
     inject_most_s: float = INJECT_MOST_S
 
 
-@dataclass
+@dataclass(eq=False)
 class Result:
     """How a row ended. `troubles` are failures that no count shows."""
 

@@ -1,6 +1,14 @@
 """Every row, in the order in which it runs."""
 
-from tests.faults import broker_faults, database_faults, life_faults, link_faults, poison_faults, process_faults
+from tests.faults import (
+    broker_faults,
+    database_faults,
+    life_faults,
+    link_faults,
+    payment_faults,
+    poison_faults,
+    process_faults,
+)
 from tests.faults.row import Fault
 
 ROWS: tuple[Fault, ...] = (
@@ -10,6 +18,7 @@ ROWS: tuple[Fault, ...] = (
     *database_faults.FAULTS,
     *link_faults.FAULTS,
     *poison_faults.FAULTS,
+    *payment_faults.FAULTS,
 )
 
 # About how long the slow ones take, with what they leave behind; they run first, so that all lanes end together.
@@ -20,8 +29,9 @@ LASTS_S = {
     "link session worker-database half open": 34,
     "link callback worker-database half open": 34,
     "broker kill -9": 30,
-    "database lock sticks a batch": 28,
-    "message that kills its worker": 25,
+    "database locks stick every batch": 28,
+    "message that kills its session_worker": 20,
+    "message that kills its callback_worker": 20,
     "database away for 12 s": 24,
     "broker restart": 22,
     "broker stop_app, start_app": 22,

@@ -24,8 +24,8 @@ ENVIRONMENT = {
     # A crashed attempt is taken over when its lease ends, 10 s after this.
     "CALLBACK_TIMEOUT_S": "3",
     "CALLBACK_RETRY_SCHEDULE_S": "0,0.5,0.5,1,1,2,2,4,4,8,8,15,15,30,30",
-    # No event comes but from a command.
-    "PAYMENT_PROVIDER": "none",
+    # A provider without money; only sessions with a cost have anything to do with it.
+    "PAYMENT_PROVIDER": "sandbox",
 }
 # A subscriber thinks a little, so that attempts are in hand when something dies.
 THINKING_MOST_S = 0.05
