@@ -126,7 +126,7 @@ def _count_deliveries(found: Findings, facts: Facts, explaining: Sequence[Row]) 
         if row["state"] == "DELIVERED" and times:
             found.delivered += 1
         elif row["state"] == "FAILED" and row["reason"]:
-            found.failed_visibly += 1
+            found.failed_visibly += found.blame("failed", [f"{row['eventId']} {row['reason']}"])
         else:
             (silent if row["state"] == "DELIVERED" else pending).append(row["eventId"])
         extra = max(0, times - 1)

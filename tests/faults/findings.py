@@ -48,10 +48,11 @@ class Findings:
 
     @property
     def is_clean(self) -> bool:
+        """Whether nothing is wrong. A delivery may fail in public, but no row gives it cause to."""
         return self.is_settled and not any(
             (
                 self.is_void, self.applied_twice, self.duplicates_unexplained, self.ghosts_denied, self.dead_letters,
-                self.uncommitted, self.unverified, self.wrongly_refused, self.refunded_twice,
+                self.uncommitted, self.unverified, self.wrongly_refused, self.refunded_twice, self.failed_visibly,
             )
         )  # fmt: skip
 
