@@ -13,6 +13,7 @@ from datetime import datetime
 from callback_worker.birth import Births
 from callback_worker.dispatch import Dispatcher
 from callback_worker.setting_aside import Rejects, set_aside
+from shared import crash_points
 from shared.broker.connection import backoff_s
 from shared.broker.consumer import Batch, Consumer
 from shared.broker.publisher import Publisher
@@ -112,6 +113,7 @@ class Intake:
         return [(inbound, Rejected(RejectCode.UNPROCESSABLE, reason_of(error))) for inbound, _, error in failed]
 
     async def _register_and_send(self, batch: Batch, events: Sequence[ReceivedEvent]) -> None:
+        crash_points.reach("callback_worker.before_register", (event.event_id for event in events))
         attempts = await self._births.register(events, self._clock, wanted=lambda: self._is_wanted(batch))
         # They are open in the database now, so they are made even if the acknowledgement should fail.
         self._dispatcher.start(attempts)

@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from types import TracebackType
 from typing import Self
@@ -24,7 +24,7 @@ class _Pair:
 
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
-    is_lost: bool = False
+    lost: set[Way] = field(default_factory=set)
     is_doomed: bool = False
 
     def abort(self) -> None:
@@ -86,10 +86,13 @@ class Proxy:
             pair.abort()
             self.touched += 1
 
-    def lose(self) -> None:
-        """Leave every connection half open: what is sent on it is lost, and nobody is told. New ones are served."""
+    def lose(self, *ways: Way) -> None:
+        """Leave every connection half open: what is sent on it (in these directions) is lost, and nobody is told.
+
+        New ones are served.
+        """
         for pair in self._pairs:
-            pair.is_lost = True
+            pair.lost.update(ways or Way)
 
     def slow(self, delay_s: float) -> None:
         """Delay everything."""
@@ -103,7 +106,7 @@ class Proxy:
         """Let everything pass again. Connections that were lost are reset."""
         self._is_cut, self._delay_s, self._doom = False, 0.0, None
         for pair in self._pairs:
-            if pair.is_lost:
+            if pair.lost:
                 pair.abort()
         for gate in self._open.values():
             gate.set()
@@ -158,7 +161,7 @@ class Proxy:
         if self._delay_s:
             self.touched += 1
             await asyncio.sleep(self._delay_s)
-        if pair.is_lost:
+        if way in pair.lost:
             self.touched += 1
             return False
         if way is Way.BACK and pair.is_doomed:

@@ -28,6 +28,7 @@ from session_worker.payments.steps import Step, begin
 from session_worker.payments.store import claim_due, count_due_elsewhere, find_payments, lease
 from session_worker.relay import Relay
 from session_worker.session import Session
+from shared import crash_points
 from shared.failures import log_failure, reason_of
 from shared.logs import get_logger
 from shared.loops import Turns
@@ -129,12 +130,14 @@ class Collector:
         if step is None:
             return False
         kind = type(step).__name__
+        crash_points.reach("session_worker.between_note_and_call", (kind,))
         try:
             answer = await ask(self._provider, step, self._clock())
         except ProviderError as error:
             STEPS.labels(self._provider.name, kind, type(error).__name__).inc()
             await self._postpone(session_id, kind, error)
             return False
+        crash_points.reach("session_worker.between_call_and_commit", (kind,))
         STEPS.labels(self._provider.name, kind, type(answer).__name__).inc()
         staged = await self._learn(session_id, answer, begun_at)
         if staged is not None:

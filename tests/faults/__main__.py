@@ -1,14 +1,16 @@
 """`python -m tests.faults`: breaks everything that can break under load, and counts what became of every call."""
 
 import os
-from typing import Annotated
+import time
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from ops.local_stack import Kind, StackError, kind
 from ops.local_stack.engine import engine_answers
 from tests.faults.mutants import run_mutants
-from tests.faults.programme import run_programme
+from tests.faults.programme import LANES, Programme
 from tests.faults.row import SETTLE_MOST_S
 from tests.faults.rows import ROWS, chosen
 from tests.faults.storm import storm
@@ -17,35 +19,54 @@ app = typer.Typer(name="python -m tests.faults", add_completion=False, pretty_ex
 
 # A backlog of minutes takes minutes.
 STORM_SETTLE_S = 300
+# Sections of docs/faults.md.
+SHORT = "Every fault once, on"
+LONG = "The long programme, on"
+STORM = "The storm, on"
 
 Seed = Annotated[int | None, typer.Option(help="Repeats a run's choices; printed by every run.")]
+Lanes = Annotated[int, typer.Option(min=1, max=8, help="Rows at a time, each with servers of its own.")]
 Only = Annotated[list[str] | None, typer.Option(help="Rows whose name holds this; may be given again.")]
+Write = Annotated[bool, typer.Option(help="docs/faults.md, after a whole run.")]
+KeepLogs = Annotated[bool, typer.Option(help="Those of a clean run, too.")]
 
 
 @app.command("short")
 def run_short(
     only: Only = None,
     seed: Seed = None,
-    write: Annotated[bool, typer.Option(help="docs/faults.md, after a whole run.")] = True,
+    lanes: Lanes = LANES,
+    write: Write = True,
+    keep_logs: KeepLogs = False,
+    record: Annotated[Path | None, typer.Option(help="Every row's counts as JSON.")] = None,
     settle: Annotated[float, typer.Option(help="Seconds until what has not ended counts as lost.")] = SETTLE_MOST_S,
 ) -> None:
     """Every row once."""
-    faults = chosen(only or [], is_long=False)
-    writes = write and not only
-    raise typer.Exit(run_programme(faults, seed=seed, command="make faults", writes=writes, settle_s=settle))
+    programme = _programme("make faults", seed, keep_logs)
+    programme.rows(chosen(only or [], is_long=False), lanes=lanes, settle_s=settle)
+    raise typer.Exit(programme.conclude(section=SHORT if write and not only else None, record=record))
 
 
 @app.command("long")
-def run_long(minutes: Annotated[float, typer.Option()] = 60, only: Only = None, seed: Seed = None) -> None:
-    """Every row, the slow ones too, again and again; half of the time each where Docker offers another broker."""
-    faults = chosen(only or [], is_long=True)
+def run_long(
+    minutes: Annotated[float, typer.Option()] = 60,
+    only: Only = None,
+    seed: Seed = None,
+    lanes: Lanes = LANES,
+    write: Write = True,
+    keep_logs: KeepLogs = False,
+) -> None:
+    """The storm, then every row, the slow ones too, again and again; on both brokers where Docker offers another."""
     kinds = [kind()] if "LOCAL_STACK" in os.environ or not engine_answers() else list(Kind)
     failed = 0
     for each in kinds:
         os.environ["LOCAL_STACK"] = each
-        failed += run_programme(
-            faults, seed=seed, command="make faults-long", minutes=minutes / len(kinds), writes=False
-        )
+        ends_at = time.monotonic() + 60 * minutes / len(kinds)
+        programme = _programme("make faults-long", seed, keep_logs)
+        if not only:
+            programme.rows([storm()], lanes=1, settle_s=STORM_SETTLE_S)
+        programme.rows(chosen(only or [], is_long=True), lanes=lanes, ends_at=ends_at)
+        failed += programme.conclude(section=LONG if write and not only else None)
     raise typer.Exit(int(failed > 0))
 
 
@@ -54,10 +75,13 @@ def run_storm(
     minutes: Annotated[float, typer.Option(min=0.1)] = 5,
     rate: Annotated[float, typer.Option(min=1, help="Commands a second.")] = 300,
     seed: Seed = None,
+    write: Write = True,
+    keep_logs: KeepLogs = False,
 ) -> None:
     """A random fault every five seconds, under a heavy load; then the ledger must balance."""
-    faults = [storm(minutes=minutes, rate=rate)]
-    raise typer.Exit(run_programme(faults, seed=seed, command="", writes=False, settle_s=STORM_SETTLE_S))
+    programme = _programme("make faults-storm", seed, keep_logs)
+    programme.rows([storm(minutes=minutes, rate=rate)], lanes=1, settle_s=STORM_SETTLE_S)
+    raise typer.Exit(programme.conclude(section=STORM if write else None))
 
 
 @app.command("mutants")
@@ -71,6 +95,11 @@ def list_rows() -> None:
     """Name the rows."""
     for row in ROWS:
         typer.echo(f"{row.name}{' (long)' if row.is_long else ''}")
+
+
+def _programme(command: str, seed: int | None, keeps_logs: bool) -> Programme:
+    given: dict[str, Any] = {} if seed is None else {"seed": seed}
+    return Programme(command, keeps_logs=keeps_logs, **given)
 
 
 if __name__ == "__main__":

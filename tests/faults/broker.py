@@ -4,7 +4,8 @@ import asyncio
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,24 @@ class Node:
     uid: int | None = None
 
 
+@dataclass(frozen=True)
+class Letter:
+    """What lay in a queue of dead letters, or of what nobody is bound for."""
+
+    queue: str
+    routing_key: str
+    body: bytes
+    headers: Mapping[str, str]
+
+    @property
+    def error(self) -> str:
+        """Its code, where a worker set it aside; else the broker did, by the delivery limit."""
+        return self.headers.get("error", "")
+
+    def __str__(self) -> str:
+        return f"in {self.queue}: {dict(self.headers)}"
+
+
 class Broker:
     """An administrator of one vhost."""
 
@@ -39,23 +58,30 @@ class Broker:
         self._servers = servers
         self._vhost = vhost
         self.amqp_url = amqp_url
-        self.letters: dict[str, dict[str, Any]] = {}
+        self.letters: dict[str, Letter] = {}
 
     async def control(self, *arguments: str) -> str:
         """Run rabbitmqctl; raise NeverFired when it refuses."""
-        node = await asyncio.to_thread(_node, self._servers)
-        process = await asyncio.create_subprocess_exec(
-            *node.command, *arguments, env=None if node.environment is None else dict(node.environment), user=node.uid,
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        )  # fmt: skip
-        async with asyncio.timeout(CONTROL_TIMEOUT_S):
-            output, _ = await process.communicate()
-        if process.returncode != 0:
-            raise NeverFired(f"rabbitmqctl {arguments[0]}: {output.decode(errors='replace')[-300:]}")
-        return output.decode(errors="replace")
+        return await asyncio.to_thread(self._control, arguments)
 
-    async def close_all_connections(self) -> str:
-        return await self.control("close_all_connections", "--vhost", self._vhost, "fault")
+    def _control(self, arguments: Sequence[str]) -> str:
+        node = _node(self._servers)
+        ran = subprocess.run(
+            [*node.command, *arguments], env=None if node.environment is None else dict(node.environment),
+            user=node.uid, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            errors="replace", timeout=CONTROL_TIMEOUT_S, check=False,
+        )  # fmt: skip
+        if ran.returncode != 0:
+            raise NeverFired(f"rabbitmqctl {arguments[0]}: {ran.stdout[-300:]}")
+        return ran.stdout
+
+    async def close_all_connections(self) -> int:
+        """Close what the vhost has, as an operator does in the management UI; return how many there were."""
+        listed = (await self._call("GET", f"/api/vhosts/{quote(self._vhost, safe='')}/connections")).json()
+        for connection in listed:
+            with suppress(httpx.HTTPStatusError):  # gone meanwhile
+                await self._call("DELETE", f"/api/connections/{quote(connection['name'], safe='')}")
+        return len(listed)
 
     async def node_facts(self) -> dict[str, Any]:
         """What the management API says of the node: its alarms, for example."""
@@ -113,16 +139,17 @@ class Broker:
                         raise
                 await asyncio.sleep(0.5)
 
-    async def collect_letters(self, queues: list[str]) -> list[tuple[str, str, bytes]]:
-        """Take what lies in these queues; remember headers by message id; return queue, routing key and body."""
-        taken: list[tuple[str, str, bytes]] = []
+    async def collect_letters(self, queues: list[str]) -> dict[str, Letter]:
+        """Take what lies in these queues, remember it by message id, and return it."""
+        taken: dict[str, Letter] = {}
         async with await aio_pika.connect(self.amqp_url, timeout=5) as connection, connection.channel() as channel:
             for name in queues:
                 queue = await channel.get_queue(name, ensure=False)
-                while len(taken) < LETTERS_MOST and (letter := await queue.get(fail=False, no_ack=True)) is not None:
-                    headers = {key: str(value) for key, value in (letter.headers or {}).items()}
-                    self.letters[letter.message_id or f"? {len(self.letters)}"] = {"queue": name, **headers}
-                    taken.append((letter.message_id or "", letter.routing_key or "", letter.body))
+                while len(taken) < LETTERS_MOST and (message := await queue.get(fail=False, no_ack=True)) is not None:
+                    headers = {key: str(value) for key, value in (message.headers or {}).items()}
+                    letter = Letter(name, message.routing_key or "", message.body, headers)
+                    taken[message.message_id or f"? {len(self.letters) + len(taken)}"] = letter
+        self.letters |= taken
         return taken
 
 

@@ -2,20 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from ops.local_stack import Server
 from ops.local_stack.processes import Name
-from shared.topology import CALLBACK_EVENTS, SESSION_COMMANDS, UNROUTED_QUEUE
+from shared.topology import CALLBACK_COMMANDS, CALLBACK_EVENTS, PAYMENT_COMMANDS, SESSION_COMMANDS, UNROUTED_QUEUE
 from tests.faults.crew import NeverFired
 from tests.faults.ledger import Ledger
+from tests.faults.liveness import edges, says_ready_again
 from tests.faults.load import Load
 from tests.faults.row import Fault
 from tests.faults.site import Site
 
-# G9: readiness says so by then.
-UNREADY_WITHIN_S = 30.0
-READY_AGAIN_WITHIN_S = 30.0
 # So few that callers meet the limit at once.
 FULL_AT = 20
 FULL_FOR_S = 2.5
@@ -46,59 +44,47 @@ async def _gone(site: Site, end: Callable[[Server], None]) -> str:
 
 
 async def application_stopped(site: Site, _: Load) -> str:
-    await site.broker.control("stop_app")
-    try:
-        unready_s = await says_unready(site, Name.GATEWAY)
-    finally:
-        await site.broker.control("start_app")
-    return f"gateway unready after {unready_s:.1f} s"
+    return await edges(site, Name, lambda: site.broker.control("stop_app"), lambda: site.broker.control("start_app"))
 
 
 async def connections_closed(site: Site, _: Load) -> str:
     before = sum(process.log.read_bytes().count(b"broker_connection_ended") for process in site.crew.everybody())
-    await site.broker.close_all_connections()
+    closed = await site.broker.close_all_connections()
     await asyncio.sleep(1)
     after = sum(process.log.read_bytes().count(b"broker_connection_ended") for process in site.crew.everybody())
     if after == before:
         raise NeverFired("no process lost its connection")
-    return f"{after - before} connections"
+    return f"{closed} closed by the management API, {after - before} noticed"
 
 
 def alarm(kind: str, *, on: tuple[str, ...], off: tuple[str, ...]) -> Fault:
     async def inject(site: Site, _: Load) -> str:
-        await site.broker.control(*on)
-        try:
-            unready_s = await says_unready(site, Name.GATEWAY)
-        finally:
-            await site.broker.control(*off)
-        again_s = await says_ready_again(site, Name.GATEWAY)
-        return f"gateway unready after {unready_s:.1f} s, ready {again_s:.1f} s after the end"
+        """The broker blocks whoever publishes: gateways and session workers."""
+        publishing = (Name.GATEWAY, Name.SESSION_WORKER)
+        return await edges(site, publishing, lambda: site.broker.control(*on), lambda: site.broker.control(*off))
 
     return Fault(f"broker {kind} alarm", inject)
 
 
-def queue_deleted(queue: str, worker: Name) -> Fault:
+def queue_deleted(queue: str, worker: Name, *, is_long: bool = False) -> Fault:
     """Deleted while it is empty: what an operator throws away with a queue is gone, and no promise covers it."""
 
     async def prepare(site: Site) -> None:
         await site.broker.delete_queue(queue)
 
     async def inject(site: Site, _: Load) -> str:
-        unready_s = await says_unready(site, worker)
-        await asyncio.to_thread(site.provision)
-        again_s = await says_ready_again(site, worker)
+        told = await edges(site, (worker,), lambda: asyncio.sleep(0), lambda: asyncio.to_thread(site.provision))
         redriven = await _redrive_unrouted(site)
-        told = f"unready after {unready_s:.1f} s, ready {again_s:.1f} s after provision"
-        return f"{told}, {redriven} redriven from unrouted" if redriven else told
+        return f"{told}, {redriven} redriven" if redriven else told
 
-    return Fault(f"queue {queue} deleted", inject, prepare=prepare, is_alone=True)
+    return Fault(f"queue {queue} deleted", inject, prepare=prepare, is_alone=True, is_long=is_long)
 
 
 async def _redrive_unrouted(site: Site) -> int:
     """Publish again what the broker set aside for want of a queue, as an operator does."""
     letters = await site.broker.collect_letters([UNROUTED_QUEUE])
-    for message_id, routing_key, body in letters:
-        while (await site.partner.publish(routing_key, message_id, body)).word.name != "ACKNOWLEDGED":
+    for message_id, letter in letters.items():
+        while (await site.partner.publish(letter.routing_key, message_id, letter.body)).word.name != "ACKNOWLEDGED":
             await asyncio.sleep(0.2)
         del site.broker.letters[message_id]
     return len(letters)
@@ -129,26 +115,6 @@ def only_honest_refusals(ledger: Ledger) -> list[str]:
     return [f"callers were told {what} {count} times" for what, count in odd.items()]
 
 
-async def says_unready(site: Site, name: Name) -> float:
-    """Wait until every process of the kind says that it is not ready; fail when one does not within 30 s (G9)."""
-    return max(await each(site, name, is_ready=False, timeout_s=UNREADY_WITHIN_S))
-
-
-async def says_ready_again(site: Site, name: Name) -> float:
-    return max(await each(site, name, is_ready=True, timeout_s=READY_AGAIN_WITHIN_S))
-
-
-async def each(site: Site, name: Name, *, is_ready: bool, timeout_s: float) -> list[float]:
-    members = site.crew.members[name]
-    waits: list[Awaitable[float | None]] = [
-        site.crew.until_ready(process, is_ready=is_ready, timeout_s=timeout_s) for process in members
-    ]
-    found = await asyncio.gather(*waits)
-    late = [seconds for seconds in found if seconds is None]
-    assert not late, f"{len(late)} {name}s did not say {'ready' if is_ready else 'unready'} within {timeout_s:.0f} s"
-    return [seconds for seconds in found if seconds is not None]
-
-
 FAULTS = (
     Fault("broker kill -9", killed),
     Fault("broker restart", restarted),
@@ -158,5 +124,7 @@ FAULTS = (
     Fault("all broker connections closed", connections_closed),
     queue_deleted(SESSION_COMMANDS, Name.SESSION_WORKER),
     queue_deleted(CALLBACK_EVENTS, Name.CALLBACK_WORKER),
+    queue_deleted(PAYMENT_COMMANDS, Name.SESSION_WORKER, is_long=True),
+    queue_deleted(CALLBACK_COMMANDS, Name.CALLBACK_WORKER, is_long=True),
     Fault("broker queue full", queue_full, check=only_honest_refusals, rate=60),
 )

@@ -4,13 +4,23 @@ import asyncio
 import signal
 import time
 from collections.abc import Mapping
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ops.local_stack.processes import Name, Process, Processes, says_ready
 
 COUNT_OF_EACH = 2
-EXIT_TIMEOUT_S = 25.0
+# For a crash point to be reached, on a busy machine.
+EXIT_TIMEOUT_S = 60.0
 POLL_S = 0.05
+IDLE_POLL_S = 0.3
+ANSWER_TIMEOUT_S = 5
+# What counts a worker's work: batches of commands, attempts.
+HANDLED = {
+    Name.SESSION_WORKER: "voltline_batch_seconds_count",
+    Name.CALLBACK_WORKER: "voltline_callback_attempts_total",
+}
 
 
 class NeverFired(Exception):
@@ -58,10 +68,13 @@ class Crew:
         self.members[process.name].remove(process)
 
     async def kill_one(self, name: Name) -> str:
-        """kill -9 one of them and put another in its place; return the proof."""
-        victim = self.members[name][0]
+        """kill -9 one of them, as soon as there is one, and put another in its place; return the proof."""
+        while not self.members[name]:
+            await asyncio.sleep(POLL_S)
+        victim = self.members[name].pop(0)
         await victim.kill()
-        self.leave(victim)
+        if victim in self.rotation:
+            self.rotation.remove(victim)
         replacement = self.launch(name)
         if victim.exit_code != -signal.SIGKILL:
             raise NeverFired(f"{name} ended with {victim.exit_code}")
@@ -88,6 +101,18 @@ class Crew:
             await process.ready(timeout_s=60)
         return [f"{process.name} ended with {process.exit_code}:\n{process.log_tail()}" for process in dead]
 
+    async def idle_workers(self, *, timeout_s: float) -> list[str]:
+        """Wait, under load, until every worker has handled something from now on; return who has not.
+
+        A process that lives, says that it is ready, and consumes nothing is what nobody would notice.
+        """
+        idle = {process: await handled(process) for name in HANDLED for process in self.members[name]}
+        deadline = time.monotonic() + timeout_s
+        while idle and time.monotonic() < deadline:
+            await asyncio.sleep(IDLE_POLL_S)
+            idle = {process: before for process, before in idle.items() if await handled(process) <= before}
+        return [process.log.name for process in idle]
+
     async def until_ready(self, process: Process, *, is_ready: bool, timeout_s: float) -> float | None:
         """Wait until `/readyz` says this; return after how many seconds, or None if it never did."""
         began = time.monotonic()
@@ -105,6 +130,25 @@ class Crew:
 
     def log_tails(self) -> dict[str, str]:
         return self._processes.log_tails()
+
+
+async def handled(process: Process) -> float:
+    """How much the worker has handled in its life, by its own metrics."""
+    text = await asyncio.to_thread(metrics_of, process)
+    lines = (line for line in text.splitlines() if line.startswith(HANDLED[process.name]))
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+def metrics_of(process: Process) -> str:
+    """What it tells Prometheus; nothing where it does not answer."""
+    connection = HTTPConnection(urlsplit(process.url).netloc, timeout=ANSWER_TIMEOUT_S)
+    try:
+        connection.request("GET", "/metrics")
+        return connection.getresponse().read().decode()
+    except (OSError, HTTPException):
+        return ""
+    finally:
+        connection.close()
 
 
 def cpu_s(process: Process) -> float:

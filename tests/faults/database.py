@@ -2,9 +2,12 @@
 
 import asyncio
 import time
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 import asyncpg
+
+Found = TypeVar("Found")
 
 PATIENCE_S = 120.0
 QUERY_TIMEOUT_S = 30.0
@@ -28,12 +31,24 @@ class Database:
             await asyncio.sleep(0.2)
 
     async def fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
-        """All rows; a connection that broke is made anew once."""
+        """All rows."""
+        return await self._asked(lambda connection: connection.fetch(query, *arguments, timeout=QUERY_TIMEOUT_S))
+
+    async def fetch_all(self, *queries: tuple[str, Sequence[Any]]) -> list[list[asyncpg.Record]]:
+        """All rows of each query, as they are at one moment."""
+
+        async def ask(connection: asyncpg.Connection) -> list[list[asyncpg.Record]]:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                return [await connection.fetch(query, *values, timeout=QUERY_TIMEOUT_S) for query, values in queries]
+
+        return await self._asked(ask)
+
+    async def _asked(self, ask: Callable[[asyncpg.Connection], Awaitable[Found]]) -> Found:
+        """What a new connection gives; one that broke is made anew once."""
         for is_last in (False, True):
             connection = await self.connect()
             try:
-                found: list[asyncpg.Record] = await connection.fetch(query, *arguments, timeout=QUERY_TIMEOUT_S)
-                return found
+                return await ask(connection)
             except (
                 OSError,
                 asyncpg.PostgresConnectionError,

@@ -9,8 +9,8 @@ import asyncpg
 
 from ops.local_stack import Server
 from ops.local_stack.processes import Name
-from tests.faults.broker_faults import says_ready_again, says_unready
 from tests.faults.crew import NeverFired, cpu_s
+from tests.faults.liveness import edges
 from tests.faults.load import Load
 from tests.faults.row import Fault
 from tests.faults.site import Site
@@ -20,10 +20,13 @@ STORM_EVERY_S = 0.25
 USED_UP_FOR_S = 3.0
 READ_ONLY_FOR_S = 3.0
 LOCKED_FOR_S = 3.0
-# A batch in hand for 20 s is a fault; readiness must say so within 30 s.
-STUCK_MOST_S = 30.0
+# Enough for a batch of events, or of commands, to come into every worker's hands.
+EVENTS_COME_S = 0.8
+# It waits for 20 s; more load would only be more to catch up with.
+STUCK_RATE = 12.0
 OUTAGE_S = 12.0
-LONG_OUTAGE_S = 60.0
+OUTAGE_RATE = 15.0
+LONG_OUTAGE_S = 150.0
 # A worker that waits for the database does nothing; a busy loop would take a whole core.
 CPU_MOST = 0.35
 COMMITS = 3
@@ -128,17 +131,21 @@ async def _lock(table: str, site: Site, seconds: float) -> int:
 
 
 async def stuck(site: Site, _: Load) -> str:
-    """One lock for longer than a batch may take: readiness says so, and takes it back (G9)."""
-    connection = await site.database.connect()
-    try:
-        async with connection.transaction():
-            # Not a table that readiness itself looks into: the batch shall tell.
-            await connection.execute("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE")
-            unready_s = await says_unready(site, Name.SESSION_WORKER)
-    finally:
-        await connection.close()
-    again_s = await says_ready_again(site, Name.SESSION_WORKER)
-    return f"unready after {unready_s:.1f} s, ready {again_s:.1f} s after the end"
+    """Locks for longer than a batch may take, of events first, then of commands, from which the events come."""
+    # Not on tables that readiness itself looks into: the batches shall tell.
+    connections = [await site.database.connect() for _table in ("callback_deliveries", "outbox")]
+
+    async def lock() -> None:
+        for connection, table in zip(connections, ("callback_deliveries", "outbox"), strict=True):
+            await connection.execute("BEGIN")
+            await connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+            await asyncio.sleep(EVENTS_COME_S)
+
+    async def unlock() -> None:
+        for connection in connections:
+            await connection.close()
+
+    return await edges(site, (Name.SESSION_WORKER, Name.CALLBACK_WORKER), lock, unlock)
 
 
 async def deadlocked(site: Site, _: Load) -> str:
@@ -180,24 +187,28 @@ def outage(seconds: float, *, is_long: bool) -> Fault:
 
     async def inject(site: Site, load: Load) -> str:
         workers = site.crew.members[Name.SESSION_WORKER] + site.crew.members[Name.CALLBACK_WORKER]
-        await asyncio.to_thread(site.servers.stop, Server.POSTGRES)
-        began, used = time.monotonic(), [cpu_s(worker) for worker in workers]
-        refused = load.ledger.answers().total()
-        try:
-            unready_s = max([await says_unready(site, name) for name in (Name.SESSION_WORKER, Name.CALLBACK_WORKER)])
-            await asyncio.sleep(max(0.0, seconds - (time.monotonic() - began)))
-            share = [
-                (cpu_s(worker) - was) / (time.monotonic() - began) for worker, was in zip(workers, used, strict=True)
-            ]
-            refused = load.ledger.answers().total() - refused
-        finally:
-            await asyncio.to_thread(site.servers.start, Server.POSTGRES)
-        again_s = await says_ready_again(site, Name.CALLBACK_WORKER)
-        assert max(share) < CPU_MOST, f"a worker took {max(share):.0%} of a core while the database was away"
-        assert refused == 0, f"{refused} calls failed although the gateway needs no database"
-        return f"unready after {unready_s:.1f} s, CPU {max(share):.0%} at most, ready {again_s:.1f} s after the end"
+        used, refused, began = [cpu_s(worker) for worker in workers], load.ledger.answers().total(), time.monotonic()
+        shares: list[float] = []
 
-    return Fault(f"database away for {seconds:.0f} s", inject, is_long=is_long)
+        async def end() -> None:
+            await asyncio.to_thread(site.servers.stop, Server.POSTGRES)
+
+        async def start() -> None:
+            nonlocal refused
+            await asyncio.sleep(max(0.0, seconds - (time.monotonic() - began)))
+            took_s = time.monotonic() - began
+            shares.extend((cpu_s(worker) - was) / took_s for worker, was in zip(workers, used, strict=True))
+            refused = load.ledger.answers().total() - refused
+            await asyncio.to_thread(site.servers.start, Server.POSTGRES)
+
+        told = await edges(site, (Name.SESSION_WORKER, Name.CALLBACK_WORKER), end, start)
+        assert max(shares) < CPU_MOST, f"a worker took {max(shares):.0%} of a core while the database was away"
+        assert refused == 0, f"{refused} calls failed although the gateway needs no database"
+        return f"CPU {max(shares):.0%} at most; {told}"
+
+    return Fault(
+        f"database away for {seconds:.0f} s", inject, is_long=is_long, rate=OUTAGE_RATE, inject_most_s=seconds + 120
+    )
 
 
 FAULTS = (
@@ -210,7 +221,7 @@ FAULTS = (
     ambiguous_commit(Name.CALLBACK_WORKER),
     Fault("database table locked", locked),
     Fault("database deadlock", deadlocked),
-    Fault("database lock sticks a batch", stuck),
+    Fault("database locks stick every batch", stuck, rate=STUCK_RATE),
     outage(OUTAGE_S, is_long=False),
     outage(LONG_OUTAGE_S, is_long=True),
 )

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import Enum
 from typing import Any
 from uuid import UUID
@@ -27,13 +28,17 @@ class Answer:
 
 @dataclass(slots=True)
 class Entry:
-    """One command under one key, however often it was sent. `subject` is its session or request."""
+    """One command under one key, however often it was sent. `subject` is its session or request.
+
+    `amount` is what a refund asks for.
+    """
 
     key: str
     type: str
     message_id: UUID
     subject: UUID
     body_hash: str
+    amount: Decimal | None = None
     answers: list[Answer] = field(default_factory=list)
 
     @property
@@ -56,7 +61,8 @@ class Ledger:
     def note(self, *, key: str, type: str, message_id: UUID, subject: UUID, body: dict[str, Any]) -> Entry:
         """Write down a command before it is sent for the first time."""
         body_hash = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-        entry = Entry(key, type, message_id, subject, body_hash)
+        amount = Decimal(str(body["amount"])) if type == "payment.refund.v1" else None
+        entry = Entry(key, type, message_id, subject, body_hash, amount)
         self.entries.append(entry)
         return entry
 

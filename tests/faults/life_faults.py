@@ -64,12 +64,16 @@ async def overtaken(site: Site, _: Load) -> str:
 
 
 async def rolled(site: Site, _: Load) -> str:
-    """A new process, ready, for each old one; each old one drains and exits with 0 under load."""
-    codes = []
-    for old in site.crew.everybody():
+    """A new process, ready, for each old one, a kind beside the others; each drains and exits with 0 under load."""
+
+    async def replaced(old: Process) -> int:
         await site.crew.join(site.crew.launch(old.name))
         site.crew.leave(old)
-        codes.append(await old.stop())
+        return await old.stop()
+
+    codes: list[int] = []
+    for together in zip(*(list(members) for members in site.crew.members.values()), strict=True):
+        codes += await asyncio.gather(*(replaced(old) for old in together))
     assert set(codes) == {0}, f"exit codes {codes}"
     return f"{len(codes)} processes replaced, every exit 0"
 

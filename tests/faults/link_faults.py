@@ -17,7 +17,14 @@ UNHEARD_FOR_S = 4.0
 SLOW_S = 0.15
 
 
-def broken(what: str, link_of: Callable[[Site], Proxy], act: Callable[[Proxy], None], seconds: float = FOR_S) -> Fault:
+def broken(
+    what: str,
+    link_of: Callable[[Site], Proxy],
+    act: Callable[[Proxy], None],
+    seconds: float = FOR_S,
+    *,
+    is_long: bool = False,
+) -> Fault:
     async def inject(site: Site, _: Load) -> str:
         link = link_of(site)
         before = link.touched
@@ -28,7 +35,7 @@ def broken(what: str, link_of: Callable[[Site], Proxy], act: Callable[[Proxy], N
             raise NeverFired("nothing was on the link")
         return f"{link.touched - before} pieces or connections met it"
 
-    return Fault(f"link {what}", inject)
+    return Fault(f"link {what}", inject, is_long=is_long)
 
 
 def _between(name: Name, server: Server) -> Callable[[Site], Proxy]:
@@ -45,19 +52,36 @@ CALLBACKS = _between(Name.CALLBACK_WORKER, Server.RABBITMQ)
 WORKER_DATABASE = _between(Name.SESSION_WORKER, Server.POSTGRES)
 CALLBACKS_DATABASE = _between(Name.CALLBACK_WORKER, Server.POSTGRES)
 
+
+def loses(what: str, link_of: Callable[[Site], Proxy], way: Way, *, is_long: bool = False) -> Fault:
+    """One direction of every connection is lost; the other goes on."""
+    name = f"{what} loses what is sent" if way is Way.THERE else f"{what} loses what comes back"
+    return broken(name, link_of, lambda link: link.lose(way), is_long=is_long)
+
+
 FAULTS = (
     broken("gateway-broker half open", GATEWAY, Proxy.lose),
     broken("gateway-broker without confirms", GATEWAY, lambda link: link.hold(Way.BACK)),
     broken("gateway-broker without publishes", GATEWAY, lambda link: link.hold(Way.THERE)),
     broken("gateway-broker reset", GATEWAY, Proxy.reset, 0.5),
+    loses("gateway-broker", GATEWAY, Way.THERE, is_long=True),
+    loses("gateway-broker", GATEWAY, Way.BACK, is_long=True),
     broken("session worker-broker frozen", WORKER, Proxy.freeze),
     broken("session worker-broker half open", WORKER, Proxy.lose),
     broken("session worker-broker cut", WORKER, Proxy.cut),
+    loses("session worker-broker", WORKER, Way.THERE),
+    loses("session worker-broker", WORKER, Way.BACK),
     broken("callback worker-broker half open", CALLBACKS, Proxy.lose),
+    loses("callback worker-broker", CALLBACKS, Way.THERE),
+    loses("callback worker-broker", CALLBACKS, Way.BACK, is_long=True),
     broken("session worker-database frozen", WORKER_DATABASE, Proxy.freeze),
     broken("session worker-database half open", WORKER_DATABASE, Proxy.lose),
-    broken("callback worker-database half open", CALLBACKS_DATABASE, Proxy.lose),
+    loses("session worker-database", WORKER_DATABASE, Way.THERE),
+    loses("session worker-database", WORKER_DATABASE, Way.BACK),
     broken("session worker-database slow", WORKER_DATABASE, lambda link: link.slow(SLOW_S)),
+    broken("callback worker-database half open", CALLBACKS_DATABASE, Proxy.lose),
+    loses("callback worker-database", CALLBACKS_DATABASE, Way.THERE, is_long=True),
+    loses("callback worker-database", CALLBACKS_DATABASE, Way.BACK),
     broken("callback worker-subscriber cut", _to_subscriber, Proxy.cut),
     broken(
         "callback worker-subscriber without answers", _to_subscriber, lambda link: link.hold(Way.BACK), UNHEARD_FOR_S

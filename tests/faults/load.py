@@ -5,7 +5,8 @@ Three of four callers repeat a call under its key until it is acknowledged; the 
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from itertools import count
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,8 +16,10 @@ import aiohttp
 from shared.ids import idempotent_id
 from tests.faults.ledger import Answer, Entry, Ledger, Word
 from tests.faults.partner import Partner
+from tests.faults.payment_story import payment
 
 ANONYMOUS = "anonymous"
+PROVIDER_EVENT = "payment.provider_event.v1"
 # The gateway answers within 2 s whatever the broker does; what takes this long is no answer.
 ANSWER_TIMEOUT_S = 8.0
 # Beyond this the machine is too slow for the rate: stories are left out rather than piled up.
@@ -42,6 +45,7 @@ class Load:
         callback_url: str,
         rate: float,
         chance: random.Random,
+        weights: Mapping[str, int] = WEIGHTS,
     ) -> None:
         self.ledger = ledger
         self.left_out = 0
@@ -49,7 +53,8 @@ class Load:
         self._partner = partner
         self.callback_url = callback_url
         self._rate = rate
-        self._chance = chance
+        self.chance = chance
+        self._weights = weights
         self._numbers = count(1)
         self._stopped = asyncio.Event()
         self._stories: set[asyncio.Task[None]] = set()
@@ -76,10 +81,13 @@ class Load:
         if len(self._stories) >= STORIES_MOST:
             self.left_out += 1
             return
-        kind = self._chance.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-        repeats = self._chance.random() < 0.75
-        story = {"request": self._request, "session": self._session, "partner": self._on_the_queue}[kind]
-        task = asyncio.create_task(story(f"{self.ledger.name}-{next(self._numbers)}", repeats))
+        kind = self.chance.choices(list(self._weights), list(self._weights.values()))[0]
+        repeats = self.chance.random() < 0.75
+        stories: dict[str, Callable[[str, bool], Coroutine[Any, Any, None]]] = {
+            "request": self._request, "session": self._session, "partner": self._on_the_queue,
+            "payment": partial(payment, self),
+        }  # fmt: skip
+        task = asyncio.create_task(stories[kind](f"{self.ledger.name}-{next(self._numbers)}", repeats))
         self._stories.add(task)
         task.add_done_callback(self._stories.discard)
 
@@ -96,7 +104,7 @@ class Load:
             return
         meter = {"sessionId": str(subject), "meterWh": 1200}
         await self.post("/api/v1/session/meter-values", "session.meter.v1", f"{name}-meter", subject, meter, repeats)
-        end = "stop" if self._chance.random() < 0.8 else "cancel"
+        end = "stop" if self.chance.random() < 0.8 else "cancel"
         body = {"sessionId": str(subject)}
         await self.post(f"/api/v1/session/{end}", f"session.{end}.v1", f"{name}-{end}", subject, body, repeats)
 
@@ -113,6 +121,24 @@ class Load:
         entry = self.ledger.note(key=key, type=type, message_id=message_id, subject=subject, body=body)
         return await self._until_acknowledged(entry, lambda: self._call(path, key, body), repeats)
 
+    async def press(self, key: str, message_id: UUID, subject: UUID, event: dict[str, Any]) -> bool:
+        """Bring a provider's event; return whether it was taken."""
+        entry = self.ledger.note(key=key, type=PROVIDER_EVENT, message_id=message_id, subject=subject, body=event)
+        path = "/api/v1/payment/webhooks/sandbox"
+        return await self._until_acknowledged(entry, lambda: self._call(path, key, event), repeats=True)
+
+    async def read(self, path: str) -> dict[str, Any]:
+        """Get what there is; nothing where the answer is no 200."""
+        gateways = self._gateways()
+        if not gateways:
+            return {}
+        try:
+            async with self._http.get(self.chance.choice(gateways) + path) as response:
+                found: dict[str, Any] = await response.json(content_type=None)
+                return found if response.status == 200 else {}
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            return {}
+
     async def publish(
         self, type: str, key: str, message_id: UUID, subject: UUID, body: dict[str, Any], repeats: bool
     ) -> bool:
@@ -126,14 +152,14 @@ class Load:
             entry.answers.append(answer)
             if answer.word is Word.ACKNOWLEDGED:
                 return True
-            await asyncio.sleep(RETRY_S * (1 + self._chance.random()))
+            await asyncio.sleep(RETRY_S * (1 + self.chance.random()))
         return False
 
     async def _call(self, path: str, key: str, body: dict[str, Any]) -> Answer:
         gateways = self._gateways()
         if not gateways:
             return Answer(Word.NO, "no gateway")
-        url = self._chance.choice(gateways) + path
+        url = self.chance.choice(gateways) + path
         try:
             async with self._http.post(url, json=body, headers={"Idempotency-Key": key}) as response:
                 return await _answer(response)

@@ -1,5 +1,7 @@
 """Processes that die: at any moment, and at the places where it matters most."""
 
+import asyncio
+
 from ops.local_stack.processes import Name
 from tests.faults.crew import NeverFired
 from tests.faults.load import Load
@@ -7,6 +9,8 @@ from tests.faults.row import Fault
 from tests.faults.site import Site
 
 SIGKILLED = -9
+KILLS = 5
+KILL_EVERY_S = 0.4
 # Past the first few batches, so that it dies in the middle of work.
 REACHED = 3
 
@@ -28,6 +32,21 @@ def killed(name: Name) -> Fault:
     return Fault(f"kill -9 {name}", inject)
 
 
+async def killed_at_random(site: Site, _: Load) -> str:
+    return await kill_at_random(site, tuple(Name), KILLS)
+
+
+async def kill_at_random(site: Site, names: tuple[Name, ...], count: int) -> str:
+    """Kill whoever it hits, whenever; nobody waits for the one before to be replaced."""
+    replaced = []
+    for _kill in range(count):
+        await asyncio.sleep(KILL_EVERY_S * 2 * site.chance.random())
+        name = site.chance.choice([name for name in names if site.crew.members[name]] or names)
+        replaced.append((name, asyncio.create_task(site.crew.kill_one(name))))
+    await asyncio.gather(*(task for _, task in replaced))
+    return f"{count} killed: {', '.join(name for name, _ in replaced)}"
+
+
 def crashes(point: str) -> Fault:
     """One more process of the kind joins in, and dies there."""
 
@@ -41,4 +60,8 @@ def crashes(point: str) -> Fault:
     return Fault(f"crash {point}", inject)
 
 
-FAULTS = (*(killed(name) for name in Name), *(crashes(point) for point in CRASH_POINTS))
+FAULTS = (
+    *(killed(name) for name in Name),
+    *(crashes(point) for point in CRASH_POINTS),
+    Fault("kill -9 at random moments", killed_at_random),
+)

@@ -1,76 +1,80 @@
-"""Runs rows one after another on one site; their audits go on beside later rows, which is one fault more."""
+"""Runs rows in lanes, the longest first, tells of each as it ends, and of all of them at the end."""
 
-import asyncio
 import secrets
+import shutil
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.console import Console
+from tests.faults import document, report
+from tests.faults.lanes import Run, Turn, Way, run_lanes
+from tests.faults.row import SETTLE_MOST_S, Fault
+from tests.faults.rows import lasts_s
 
-from ops.local_stack.folder import locked, new_folder
-from tests.faults import report
-from tests.faults.auditor import Findings
-from tests.faults.row import SETTLE_MOST_S, Fault, Result, run_row
-from tests.faults.site import Site, open_house, open_site, versions
-
-Audits = list[tuple[Result, "asyncio.Task[Findings]"]]
+# Two cores carry so many.
+LANES = 2
 
 
-def run_programme(
-    faults: Sequence[Fault],
-    *,
-    seed: int | None,
-    command: str,
-    minutes: float | None = None,
-    writes: bool = True,
-    settle_s: float = SETTLE_MOST_S,
-) -> int:
-    """Run the rows (again and again for `minutes`), print and write the table; return 1 unless all is clean."""
-    screen = report.console()
-    seed = seed if seed is not None else secrets.randbelow(1_000_000)
-    screen.print(f"seed {seed}")
-    began = time.monotonic()
-    with open_house() as (servers, house, logins), locked(new_folder()) as folder:
+@dataclass
+class Programme:
+    """One run of a command: what it ran so far, under one seed. Its logs are kept where it failed, or on demand."""
 
-        async def work() -> tuple[list[Result], dict[str, str]]:
-            async with open_site(servers, house, logins, Path(folder), seed) as site:
-                results = await _run_all(screen, site, faults, minutes=minutes, settle_s=settle_s)
-                return results, await versions(site)
+    command: str
+    seed: int = field(default_factory=lambda: secrets.randbelow(1_000_000))
+    keeps_logs: bool = False
+    run: Run = field(default_factory=Run)
 
-        results, made_on = asyncio.run(work())
-    took_s = time.monotonic() - began
-    report.show(screen, results, took_s)
-    if writes:
-        report.write(results, command=command, seed=seed, versions=made_on, took_s=took_s)
-    return int(not results or not all(result.is_clean for result in results))
+    def __post_init__(self) -> None:
+        self._screen = report.console()
+        self._began = time.monotonic()
+        self._folder = Path(tempfile.mkdtemp(prefix="voltline-faults-"))
+
+    def rows(
+        self,
+        faults: Sequence[Fault],
+        *,
+        lanes: int = LANES,
+        ends_at: float | None = None,
+        settle_s: float = SETTLE_MOST_S,
+    ) -> None:
+        """Run every row once, then again and again until `ends_at` (monotonic), if that is given."""
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        self._screen.print(f"seed {self.seed}, {len(faults)} rows in {lanes} lanes")
+        run = run_lanes(
+            Way(faults, folder, settle_s),
+            _turns(faults, self.seed, ends_at),
+            count=min(lanes, len(faults)),
+            tell=lambda result: report.tell(self._screen, result),
+        )
+        self.run.results += run.results
+        self.run.troubles += run.troubles
+        self.run.versions = run.versions or self.run.versions
+
+    def conclude(self, *, section: str | None, record: Path | None = None) -> int:
+        """Tell of all, write docs/faults.md where it has a `section`; return 1 unless all is clean."""
+        run, took_s = self.run, time.monotonic() - self._began
+        report.show(self._screen, run, took_s)
+        failed = bool(run.troubles) or not run.results or not all(result.is_clean for result in run.results)
+        if failed:
+            report.tell_how_to_repeat(self._screen, run.results, command=self.command)
+        if failed or self.keeps_logs:
+            report.tell_where_logs_are(self._screen, self._folder)
+        else:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        if record is not None:
+            report.record(run.results, record)
+        if section is not None and run.versions:
+            document.write(run, what=section, command=self.command, seed=self.seed, took_s=took_s)
+        return int(failed)
 
 
-async def _run_all(
-    screen: Console, site: Site, faults: Sequence[Fault], *, minutes: float | None, settle_s: float
-) -> list[Result]:
-    audits: Audits = []
-    ends_at = None if minutes is None else time.monotonic() + 60 * minutes
-    number = done = 0
-    while True:
-        for fault in faults:
-            number += 1
-            if fault.is_alone:
-                done = await _finish(audits, done)
-            result, auditing = await run_row(site, fault, number, settle_s=settle_s)
-            audits.append((result, auditing))
-            mark = "✗" if result.troubles else "·"
-            screen.print(f"{mark} {number:3d} {fault.name} ({result.took_s:.1f} s) {result.proof}", markup=False)
-        if ends_at is None or time.monotonic() > ends_at:
-            break
-    await _finish(audits, done)
-    return [result for result, _ in audits]
-
-
-async def _finish(audits: Audits, done: int) -> int:
-    for result, auditing in audits[done:]:
-        try:
-            result.findings = await auditing
-        except Exception as error:  # a row that cannot be audited is a failed row; the others count all the same
-            result.troubles.append(f"audit: {type(error).__name__}: {error}")
-    return len(audits)
+def _turns(faults: Sequence[Fault], seed: int, ends_at: float | None) -> Iterator[Turn]:
+    """Every row once, the longest first, so that lanes end together; then again while there is time."""
+    longest_first = sorted(range(len(faults)), key=lambda index: -lasts_s(faults[index]))
+    for number in range(1_000_000):
+        for index in longest_first:
+            if number and (ends_at is None or time.monotonic() > ends_at):
+                return
+            yield Turn(number * len(faults) + index + 1, index, seed + number)

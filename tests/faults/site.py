@@ -15,7 +15,7 @@ from tests.faults.crew import Crew
 from tests.faults.database import Database
 from tests.faults.partner import Partner
 from tests.proxy import Proxy
-from tests.servers import House, fresh_house, open_servers, provision, run, with_logins
+from tests.servers import House, fresh_house, open_servers, provision, with_logins
 
 SIGNING_KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 ENVIRONMENT = {
@@ -24,8 +24,8 @@ ENVIRONMENT = {
     # A crashed attempt is taken over when its lease ends, 10 s after this.
     "CALLBACK_TIMEOUT_S": "3",
     "CALLBACK_RETRY_SCHEDULE_S": "0,0.5,0.5,1,1,2,2,4,4,8,8,15,15,30,30",
-    # No event comes but from a command.
-    "PAYMENT_PROVIDER": "none",
+    # A provider without money; only sessions with a cost have anything to do with it.
+    "PAYMENT_PROVIDER": "sandbox",
 }
 # A subscriber thinks a little, so that attempts are in hand when something dies.
 THINKING_MOST_S = 0.05
@@ -33,7 +33,10 @@ THINKING_MOST_S = 0.05
 
 @dataclass(frozen=True)
 class Site:
-    """Everything that a fault may lay hands on. `links` are the proxies, by process and server."""
+    """Everything that a fault may lay hands on. `links` are the proxies, by process and server.
+
+    `chance` is seeded anew for each row.
+    """
 
     servers: Servers
     house: House
@@ -46,7 +49,6 @@ class Site:
     database: Database
     partner: Partner
     chance: random.Random
-    seed: int
     by_path: dict[str, list[Callback]] = field(default_factory=dict)
 
     def callback_url(self, name: str) -> str:
@@ -65,22 +67,23 @@ class Site:
         provision(self.house)
 
 
+Opened = tuple[Servers, House, Mapping[Name, Mapping[str, str]]]
+
+
 @contextmanager
-def open_house() -> Iterator[tuple[Servers, House, Mapping[Name, Mapping[str, str]]]]:
+def open_house() -> Iterator[Opened]:
     """Servers, a house and a login for each process. It runs beside no event loop."""
-    with open_servers() as servers, fresh_house(servers, "faults") as house:
+    with open_servers() as servers, fresh_house(servers, "faults", provisioned=False) as house:
         yield servers, house, with_logins(house)
 
 
 @asynccontextmanager
-async def open_site(
-    servers: Servers, house: House, logins: Mapping[Name, Mapping[str, str]], folder: Path, seed: int
-) -> AsyncIterator[Site]:
-    """The whole product, running."""
-    chance = random.Random(seed)
+async def open_site(opened: Opened, folder: Path) -> AsyncIterator[Site]:
+    """The whole product, running; its logs go to `folder`."""
+    servers, house, logins = opened
     async with AsyncExitStack() as stack:
         receiver = await stack.enter_async_context(Receiver(SIGNING_KEY))
-        receiver.answer = lambda _: Answer(delay_s=chance.random() * THINKING_MOST_S)
+        receiver.answer = lambda _: Answer(delay_s=random.random() * THINKING_MOST_S)
         links: dict[tuple[Name, Server], Proxy] = {}
         own: dict[Name, dict[str, str]] = {}
         for name in Name:
@@ -105,8 +108,7 @@ async def open_site(
             broker=Broker(servers, house.name, house.amqp_url),
             database=Database(house.database_url),
             partner=partner,
-            chance=chance,
-            seed=seed,
+            chance=random.Random(),
         )
 
 
@@ -118,6 +120,3 @@ async def versions(site: Site) -> dict[str, Any]:
         "Erlang": facts["erlang_version"],
         "PostgreSQL": await site.database.value("SHOW server_version"),
     }
-
-
-__all__ = ["Site", "open_house", "open_site", "run", "versions"]

@@ -24,7 +24,7 @@ FAULTS: tuple[Fault, ...] = (
 )  # fmt: skip
 
 
-def storm(*, minutes: float, rate: float) -> Fault:
+def storm(*, minutes: float = 5, rate: float = 300) -> Fault:
     """Commands begin at about `rate` a second for so long; a fault every five seconds."""
 
     async def inject(site: Site, load: Load) -> str:

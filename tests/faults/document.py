@@ -1,0 +1,88 @@
+"""docs/faults.md: what became of every call, a section for each generation of the broker, replaced by its next run."""
+
+import platform
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+from ops.local_stack.program import REPOSITORY
+from tests.faults.lanes import Run
+from tests.faults.report import COUNTS, MONEY, counts, money
+from tests.faults.row import Result
+
+DOCUMENT = REPOSITORY / "docs" / "faults.md"
+PROOF_CHARS = 60
+SECTION = "## "
+
+HEAD = """\
+# Faults, counted
+
+Each row is load from apps and partners through two processes of each kind, one fault, and an audit of what callers
+were told against database, queues and receiver. `make faults` repeats it on the machine's own servers, and
+`LOCAL_STACK=docker make faults` on Docker's; each run replaces its section. *runs*: how often, where more than once.
+
+*lost*: acknowledged, and without its one outcome. *twice*: applied or told twice. *undel.*: events that never came, and
+no visible reason why. *dup. explained*: callbacks that came again, and whose log shows an attempt without a known end.
+*ghosts*: applied although the caller was told nothing, or that the outcome is unknown. *denied ghosts*: applied
+although every call was told no. *settled s*: from the end of the load until everything acknowledged had ended.
+"""
+
+
+def write(run: Run, *, what: str, command: str, seed: int, took_s: float) -> None:
+    """Replace, or add, the section of `what` on this broker's generation."""
+    generation = str(run.versions["RabbitMQ"]).partition(".")[0]
+    title = f"{what} RabbitMQ {generation}"
+    old = DOCUMENT.read_text() if DOCUMENT.exists() else ""
+    DOCUMENT.write_text(replaced(old, title, _section(run, command=command, seed=seed, took_s=took_s)))
+
+
+def replaced(old: str, title: str, content: str) -> str:
+    """The document with this section in place of the one of the same title; the sections in order of their titles."""
+    sections = {}
+    for part in f"\n{old}".split(f"\n{SECTION}")[1:]:
+        name, _, body = part.partition("\n")
+        sections[name] = body.strip("\n")
+    sections[title] = content
+    bodies = (f"{SECTION}{name}\n\n{body}\n" for name, body in sorted(sections.items()))
+    return "\n".join([HEAD, *bodies])
+
+
+def _section(run: Run, *, command: str, seed: int, took_s: float) -> str:
+    made_on = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    made = (
+        f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d}, seed {seed}, in {took_s:.0f} s: {made_on}, "
+        f"Python {platform.python_version()}."
+    )
+    runs = list(_by_name(run.results).items())
+    rows = [
+        [name, str(len(results)), *_sums([counts(each) for each in results]), results[-1].proof[:PROOF_CHARS]]
+        for name, results in runs
+    ]
+    paying = [
+        [name, *_sums([money(each) for each in results])] for name, results in runs if results[-1].findings.payments
+    ]
+    lines = [made, "", *_table(["fault", "runs", *COUNTS, "proof"], rows)]
+    if paying:
+        lines += ["", "The money of these, each payment a session's:", "", *_table(["fault", *MONEY], paying)]
+    return "\n".join(lines)
+
+
+def _by_name(results: Sequence[Result]) -> dict[str, list[Result]]:
+    named: dict[str, list[Result]] = {}
+    for result in results:
+        named.setdefault(result.name, []).append(result)
+    return named
+
+
+def _sums(runs: Sequence[Sequence[int]]) -> list[str]:
+    """What all runs of one row counted together; of the time to settle, the longest."""
+    sums = [sum(column) for column in zip(*runs, strict=True)]
+    if len(runs[0]) == len(COUNTS):
+        sums[-1] = max(run[-1] for run in runs)
+    return [str(value) for value in sums]
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(heads)} |"
+    yield f"| {' | '.join('---' if head in ('fault', 'proof') else '---:' for head in heads)} |"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
