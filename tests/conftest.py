@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from ops.local_stack import Servers, StackError
 from ops.local_stack.processes import Processes
@@ -12,6 +13,10 @@ from tests.servers import House, fresh_house, open_servers, refuse, with_logins
 
 # Standard Webhooks' own test vector's key: 24 bytes, known to everybody, good for tests alone.
 SIGNING_KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+# An example that takes long on a busy machine is no failure.
+settings.register_profile("voltline", deadline=None)
+settings.load_profile("voltline")
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,8 @@ def test_whatever_comes_it_is_read_or_refused(host: str, port: int, rest: str) -
     """No other error, and what is read is read by the HTTP client in the same way."""
     target = read(f"https://{host}:{port}{rest}")
     if target is not None:
-        assert target.url.port == target.port == port
+        # What ends the host early makes the port a part of the path.
+        assert target.url.port == target.port == (443 if set("/?") & set(host) else port)
         assert target.url.raw_host is not None
         assert target.url.raw_host.lower().removesuffix(".") == target.host
         assert target.url.raw_user is None

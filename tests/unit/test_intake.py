@@ -5,7 +5,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from session_worker.intake import receive
@@ -100,7 +100,6 @@ def test_a_command_counts_from_when_it_was_accepted(age: timedelta, believed: ti
     lambda inner: st.lists(inner) | st.dictionaries(
         st.sampled_from(["chargerId", "metadata", "callbackUrl", "sessionId"]) | st.text(), inner),
 ).map(lambda value: json.dumps(value).encode()))  # fmt: skip
-@settings(deadline=None)
 def test_any_body_is_either_understood_or_rejected(body: bytes) -> None:
     try:
         received = receive(inbound(body), NOW)

@@ -55,7 +55,7 @@ def run(batch: list[Received]) -> State:
 
 
 @given(commands, st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_invariants_hold_for_any_order_and_any_duplicates(batch: list[Received], data: st.DataObject) -> None:
     """One active session per claim; every command one outcome; ended sessions never change; sequences have no gap."""
     copies = data.draw(st.lists(st.sampled_from(batch), max_size=10)) if batch else []
@@ -116,7 +116,7 @@ def assert_priced_by_what_was_frozen(state: State) -> None:
 
 
 @given(commands)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_batch_decides_as_one_by_one_would(batch: list[Received]) -> None:
     """What a batch carries from command to command is what the database would have shown."""
     whole = run(batch)

@@ -251,7 +251,7 @@ def test_no_body_whatsoever_is_a_fault_of_ours() -> None:
     with asyncio.Runner() as runner:
         client = runner.run(gateway.__aenter__())
 
-        @settings(max_examples=300, deadline=None)
+        @settings(max_examples=300)
         @given(body=st.binary(max_size=200) | some_bodies.map(str.encode), name=st.sampled_from(sorted(PATHS)))
         def post(body: bytes, name: str) -> None:
             publisher.published.clear()

@@ -204,7 +204,7 @@ def test_no_signed_body_whatsoever_is_a_fault_of_ours() -> None:
     with asyncio.Runner() as runner:
         client = runner.run(gateway.__aenter__())
 
-        @settings(max_examples=200, deadline=None)
+        @settings(max_examples=200)
         @given(event=values, is_named=st.booleans())
         def post(event: Any, is_named: bool) -> None:
             publisher.published.clear()

@@ -260,4 +260,4 @@ class Ledger(RuleBasedStateMachine):
 
 
 TestLedger = Ledger.TestCase
-TestLedger.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+TestLedger.settings = settings(max_examples=200, stateful_step_count=30)
