@@ -43,9 +43,20 @@ async def open_channel(url: str, *, name: str, confirms: bool) -> AsyncIterator[
             channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
             await channel.initialize()
             underlay = await channel.get_underlay_channel()
+        heed_cancellation()
         yield underlay
     finally:
         await apart(connection.close(), timeout_s=CLOSE_TIMEOUT_S)
+
+
+def heed_cancellation() -> None:
+    """Raise CancelledError where the task was cancelled and does not know it: called after what asks the library.
+
+    `asyncio.wait_for`, which it uses, loses a cancellation that comes together with the answer (Python 3.11).
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def apart(work: Awaitable[Any], *, timeout_s: float) -> None:
@@ -69,6 +80,7 @@ async def supervise(serve: Callable[[], Awaitable[None]], *, what: str) -> None:
     while True:
         began = loop.time()
         reason = await _reason_of_end(serve)
+        heed_cancellation()
         failures = 0 if loop.time() - began > HEALTHY_AFTER_S else failures + 1
         delay_s = backoff_s(failures, random.random())
         log.warning("broker_connection_ended", what=what, reason=reason, retry_in_s=round(delay_s, 2))

@@ -14,7 +14,7 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import AMQPError
 
 from shared.broker import properties
-from shared.broker.connection import HEALTHY_AFTER_S, apart, open_channel, supervise
+from shared.broker.connection import HEALTHY_AFTER_S, apart, heed_cancellation, open_channel, supervise
 from shared.broker.hold import Hold
 from shared.errors import NotProvisioned
 from shared.logs import get_logger
@@ -122,7 +122,7 @@ class Consumer:
             self._buffer, self._channel, self._hold, self._broken = deque(), channel, Hold(self._prefetch), broken
             channel.on_consumer_cancel_callbacks.add(lambda _: self._end(None))
             self._may_grow.clear()
-            growing = asyncio.create_task(self._keep_growing(channel))
+            growing = asyncio.create_task(self._keep_growing(channel, self._hold))
             for end in (broken, growing):
                 end.add_done_callback(_see)
             try:
@@ -139,15 +139,15 @@ class Consumer:
         """Whether this connection was good for something, or has lasted."""
         return self._hold.has_settled or _now_s() - self._registered_at_s > HEALTHY_AFTER_S
 
-    async def _keep_growing(self, channel: AbstractChannel) -> None:
+    async def _keep_growing(self, channel: AbstractChannel, hold: Hold) -> None:
         """Register further consumers as more may be held; return when all of the prefetch is.
 
         The earlier ones stay: to cancel one would lose what is on its way, and an ack by prefix would cover that.
         """
-        while self._hold.allowed < self._prefetch:
+        while hold.allowed < self._prefetch:
             await self._may_grow.wait()
             self._may_grow.clear()
-            if (more := self._hold.grow()) > 0:
+            if (more := hold.grow()) > 0:
                 await self._consume(channel, prefetch=more)
         await asyncio.Event().wait()
 
@@ -156,6 +156,7 @@ class Consumer:
             return
         await channel.basic_qos(prefetch_count=prefetch, timeout=ANSWER_TIMEOUT_S)
         consumed = await channel.basic_consume(self.queue, self._enqueue, timeout=ANSWER_TIMEOUT_S)
+        heed_cancellation()
         assert consumed.consumer_tag is not None
         self._consumer_tags.append(consumed.consumer_tag)
         if self._stopped:  # meanwhile

@@ -14,7 +14,14 @@ from typing import Any
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import AMQPError, ChannelNotFoundEntity, DeliveryError, PublishError
 
-from shared.broker.connection import CLOSE_TIMEOUT_S, CONNECT_TIMEOUT_S, apart, open_channel, supervise
+from shared.broker.connection import (
+    CLOSE_TIMEOUT_S,
+    CONNECT_TIMEOUT_S,
+    apart,
+    heed_cancellation,
+    open_channel,
+    supervise,
+)
 from shared.broker.properties import properties
 from shared.broker.refusals import Refusals
 from shared.errors import NotProvisioned
@@ -25,6 +32,7 @@ log = get_logger(__name__)
 
 # `connection.blocked` has no callback in aiormq; asking it costs nothing.
 BLOCKED_POLL_S = 1.0
+READY_WITHIN_S = 0.01
 # A routing key that nothing is bound for.
 PROBE = "probe"
 PROBE_TIMEOUT_S = 5.0
@@ -165,11 +173,13 @@ class Publisher:
         """Return or raise when the channel ends; meanwhile notice what the broker blocks, unblocks and refuses."""
         while not lane.closing.done():
             blocked = not await _is_unblocked(lane.channel)
+            heed_cancellation()
             if blocked != self._blocked:
                 self._blocked = blocked
                 log.warning("publisher_blocked" if blocked else "publisher_unblocked", what=self._name)
             if not blocked and self._refusals.want_new_channel(asyncio.get_running_loop().time()):
                 lane = self._lane = await self._replace(lane)
+                heed_cancellation()
             await asyncio.wait([lane.closing], timeout=BLOCKED_POLL_S)
         await lane.closing
 
@@ -200,8 +210,9 @@ async def _retire(lane: _Lane) -> None:
 
 async def _is_unblocked(channel: AbstractChannel) -> bool:
     with suppress(TimeoutError):
-        await asyncio.wait_for(channel.connection.ready(), timeout=0.01)
-        return True
+        async with asyncio.timeout(READY_WITHIN_S):
+            await channel.connection.ready()
+            return True
     return False
 
 
