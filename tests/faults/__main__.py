@@ -9,6 +9,7 @@ import typer
 
 from ops.local_stack import Kind, StackError, kind
 from ops.local_stack.engine import engine_answers
+from tests.faults.backlog import MILLION, parked
 from tests.faults.mutants import run_mutants
 from tests.faults.programme import LANES, Programme
 from tests.faults.row import SETTLE_MOST_S
@@ -28,6 +29,7 @@ Seed = Annotated[int | None, typer.Option(help="Repeats a run's choices; printed
 Lanes = Annotated[int, typer.Option(min=1, max=8, help="Rows at a time, each with servers of its own.")]
 Only = Annotated[list[str] | None, typer.Option(help="Rows whose name holds this; may be given again.")]
 Write = Annotated[bool, typer.Option(help="docs/faults.md, after a whole run.")]
+Parked = Annotated[int, typer.Option(min=1000, help="Messages that wait; fewer for a small machine.")]
 KeepLogs = Annotated[bool, typer.Option(help="Those of a clean run, too.")]
 
 
@@ -55,8 +57,9 @@ def run_long(
     lanes: Lanes = LANES,
     write: Write = True,
     keep_logs: KeepLogs = False,
+    count: Parked = MILLION,
 ) -> None:
-    """The storm, then every row, the slow ones too, again and again; on both brokers where Docker offers another."""
+    """The storm, a million messages that wait, then every row, again and again; where Docker answers, there as well."""
     kinds = [kind()] if "LOCAL_STACK" in os.environ or not engine_answers() else list(Kind)
     failed = 0
     for each in kinds:
@@ -64,7 +67,7 @@ def run_long(
         ends_at = time.monotonic() + 60 * minutes / len(kinds)
         programme = _programme("make faults-long", seed, keep_logs)
         if not only:
-            programme.rows([storm()], lanes=1, settle_s=STORM_SETTLE_S)
+            programme.rows([storm(), parked(count)], lanes=1, settle_s=STORM_SETTLE_S)
         programme.rows(chosen(only or [], is_long=True), lanes=lanes, ends_at=ends_at)
         failed += programme.conclude(section=LONG if write and not only else None)
     raise typer.Exit(int(failed > 0))
@@ -82,6 +85,18 @@ def run_storm(
     programme = _programme("make faults-storm", seed, keep_logs)
     programme.rows([storm(minutes=minutes, rate=rate)], lanes=1, settle_s=STORM_SETTLE_S)
     raise typer.Exit(programme.conclude(section=STORM if write else None))
+
+
+@app.command("parked")
+def run_parked(
+    count: Parked = MILLION,
+    seed: Seed = None,
+    keep_logs: KeepLogs = False,
+) -> None:
+    """So many commands that wait: memory stays bounded, nothing is lost, and callers are answered meanwhile."""
+    programme = _programme("make faults-long", seed, keep_logs)
+    programme.rows([parked(count)], lanes=1, settle_s=STORM_SETTLE_S)
+    raise typer.Exit(programme.conclude(section=None))
 
 
 @app.command("mutants")

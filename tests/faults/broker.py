@@ -93,6 +93,11 @@ class Broker:
         facts: dict[str, Any] = (await self._call("GET", "/api/overview")).json()
         return facts
 
+    async def messages(self, queue: str) -> int:
+        """How many messages the management API shows for a queue, those in somebody's hands as well."""
+        shown = (await self._call("GET", f"/api/queues/{quote(self._vhost, safe='')}/{queue}")).json()
+        return int(shown.get("messages", 0))
+
     async def limit_queue(self, queue: str, most: int) -> None:
         """Let the queue refuse what would make it longer."""
         await self._limit(queue, {"max-length": most})

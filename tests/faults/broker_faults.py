@@ -1,6 +1,7 @@
 """The broker: killed, restarted, under an alarm, without its connections, without a queue, full."""
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable
 
@@ -59,9 +60,21 @@ async def connections_closed(site: Site, _: Load) -> str:
 
 def alarm(kind: str, *, on: tuple[str, ...], off: tuple[str, ...]) -> Fault:
     async def inject(site: Site, _: Load) -> str:
-        """The broker blocks whoever publishes: gateways and session workers."""
+        """The broker blocks whoever publishes: gateways, and session workers that have something to tell."""
+        workers = list(site.crew.members[Name.SESSION_WORKER])
+
+        async def raise_it() -> None:
+            # Behind a blocked gateway nothing comes to the workers but what waited for them.
+            for worker in workers:
+                worker.signal(signal.SIGSTOP)
+            try:
+                await site.broker.control(*on)
+            finally:
+                for worker in workers:
+                    worker.signal(signal.SIGCONT)
+
         publishing = (Name.GATEWAY, Name.SESSION_WORKER)
-        return await edges(site, publishing, lambda: site.broker.control(*on), lambda: site.broker.control(*off))
+        return await edges(site, publishing, raise_it, lambda: site.broker.control(*off))
 
     return Fault(f"broker {kind} alarm", inject)
 

@@ -5,6 +5,7 @@ Three of four callers repeat a call under its key until it is acknowledged; the 
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from itertools import count
@@ -25,6 +26,9 @@ ANSWER_TIMEOUT_S = 8.0
 # Beyond this the machine is too slow for the rate: stories are left out rather than piled up.
 STORIES_MOST = 400
 RETRY_S = 0.3
+# A fault meets the whole load; one that lasts needs no more than some, and what comes after it can catch up.
+WHOLE_FOR_S = 6.0
+EASED_TO = 0.25
 # A caller who repeats gives up only when the fault has long ended.
 REPEATS_MOST = 200
 
@@ -46,6 +50,7 @@ class Load:
         rate: float,
         chance: random.Random,
         weights: Mapping[str, int] = WEIGHTS,
+        whole_for_s: float = WHOLE_FOR_S,
     ) -> None:
         self.ledger = ledger
         self.left_out = 0
@@ -53,6 +58,7 @@ class Load:
         self._partner = partner
         self.callback_url = callback_url
         self._rate = rate
+        self._whole_for_s = whole_for_s
         self.chance = chance
         self._weights = weights
         self._numbers = count(1)
@@ -63,10 +69,12 @@ class Load:
         """Begin stories at the rate until stopped; return when the last has ended."""
         timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)
         async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as self._http:
+            eases_at = time.monotonic() + self._whole_for_s
             while not self._stopped.is_set():
                 self._begin()
+                rate = self._rate * (1 if time.monotonic() < eases_at else EASED_TO)
                 try:
-                    async with asyncio.timeout(1 / self._rate):
+                    async with asyncio.timeout(1 / rate):
                         await self._stopped.wait()
                 except TimeoutError:
                     pass

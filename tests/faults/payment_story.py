@@ -15,9 +15,9 @@ LINK_PATH = "/api/v1/payment/link/"
 COSTS = ("12.34", "3.10", "99.99")
 # Refunds that leave something, so that a second one by mistake would be taken.
 REFUNDS = ("0.70", "0.35")
-POLL_S = 0.3
+POLL_S = 0.5
 # A link waits for a lease that a killed worker held.
-LOOKS_MOST = 200
+LOOKS_MOST = 120
 
 
 async def payment(load: "Load", name: str, _: bool) -> None:

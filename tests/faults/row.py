@@ -12,7 +12,7 @@ from tests.faults.auditor import audit
 from tests.faults.crew import NeverFired
 from tests.faults.findings import Findings
 from tests.faults.ledger import Ledger
-from tests.faults.load import WEIGHTS, Load
+from tests.faults.load import WEIGHTS, WHOLE_FOR_S, Load
 from tests.faults.site import Site
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Fault:
 
     `prepare` runs before the load, when nothing is under way; `check` names what callers should not have been told.
     Without `may_repeat` no callback may come twice, even where the log of its attempts would explain it.
-    `weights` say which stories the load is made of.
+    `weights` say which stories the load is made of; after `whole_for_s` it is eased to a quarter of its `rate`.
     `is_alone`: it would destroy what earlier rows still wait for. `is_long`: for the long programme alone.
     """
 
@@ -49,6 +49,7 @@ class Fault:
     may_repeat: bool = True
     weights: Mapping[str, int] = field(default_factory=lambda: WEIGHTS)
     rate: float = RATE
+    whole_for_s: float = WHOLE_FOR_S
     inject_most_s: float = INJECT_MOST_S
 
 
@@ -85,6 +86,7 @@ async def run_row(
         rate=fault.rate,
         chance=random.Random(f"{result.seed} {result.name} load"),
         weights=fault.weights,
+        whole_for_s=fault.whole_for_s,
     )
     if fault.prepare is not None:
         await fault.prepare(site)

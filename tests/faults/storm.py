@@ -1,6 +1,7 @@
 """The storm: as much load as the machine carries, a random fault every few seconds, one ledger that must balance."""
 
 import asyncio
+import math
 import time
 
 from tests.faults import database_faults, life_faults, link_faults, process_faults
@@ -47,4 +48,4 @@ def storm(*, minutes: float = 5, rate: float = 300) -> Fault:
         return f"{len(fired)} faults, {len(failed)} never fired, {per_s:.0f} acknowledged/s, {load.left_out} left out"
 
     name = f"storm of {minutes:g} min at {rate:g}/s"
-    return Fault(name, inject, rate=rate / COMMANDS_PER_STORY, inject_most_s=60 * minutes + 120)
+    return Fault(name, inject, rate=rate / COMMANDS_PER_STORY, whole_for_s=math.inf, inject_most_s=60 * minutes + 120)
