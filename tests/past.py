@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from shared.ids import least_id, uuid7
+from shared.ids import uuid7
 
 # All that a session may leave behind, but for messages and callbacks, and which column names it there.
 BELONGINGS = {
@@ -19,11 +19,6 @@ TABLES = (*BELONGINGS, "sandbox_links", "sandbox_refunds", "inbox", "outbox", "c
 
 def ago(days: float) -> datetime:
     return datetime.now(UTC) - timedelta(days=days)
-
-
-def id_of(at: datetime) -> UUID:
-    """A new UUIDv7 of that time."""
-    return UUID(int=least_id(at).int | uuid7().int & (1 << 80) - 1)
 
 
 class Past:
@@ -44,7 +39,7 @@ class Past:
         """A completed session without a price, and nothing else."""
         at = ago(days)
         row: dict[str, Any] = {
-            "id": id_of(at), "chargerId": "C-1", "status": "COMPLETED", "phase": "COMPLETED", "startedAt": at,
+            "id": uuid7(at), "chargerId": "C-1", "status": "COMPLETED", "phase": "COMPLETED", "startedAt": at,
             "endedAt": at, "createdAt": at, "updatedAt": at, "sequence": 2, "needsReview": False,
         }  # fmt: skip
         row |= changes
@@ -106,7 +101,7 @@ class Past:
         """A request that was not allowed."""
         at = ago(days)
         row: dict[str, Any] = {
-            "id": id_of(at), "stationId": "S-1", "driverId": "D-1", "callbackUrl": "http://s.example/", "createdAt": at,
+            "id": uuid7(at), "stationId": "S-1", "driverId": "D-1", "callbackUrl": "http://s.example/", "createdAt": at,
             "decision": "not_allowed", "reason": "BLOCKED", "decidedAt": at,
         }  # fmt: skip
         row |= changes
@@ -117,7 +112,7 @@ class Past:
     async def message(self, days: float, **changes: Any) -> UUID:
         """A row of the inbox: a meter value that was applied."""
         row: dict[str, Any] = {
-            "messageId": id_of(ago(days)), "type": "session.meter.v1", "bodyHash": b"hash", "sessionId": uuid4(),
+            "messageId": uuid7(ago(days)), "type": "session.meter.v1", "bodyHash": b"hash", "sessionId": uuid4(),
             "outcome": "APPLIED", "receivedAt": ago(days),
         }  # fmt: skip
         row |= changes
@@ -137,7 +132,7 @@ class Past:
         """A delivery that was made, with its attempt."""
         at = ago(days)
         row: dict[str, Any] = {
-            "id": id_of(at), "eventId": uuid4(), "type": "session.started.v1", "url": "http://s.example/",
+            "id": uuid7(at), "eventId": uuid4(), "type": "session.started.v1", "url": "http://s.example/",
             "host": "s.example", "destination": "s.example:80", "body": "{}", "state": "DELIVERED", "attemptCount": 1,
             "expiresAt": at + timedelta(days=3), "createdAt": at,
         }  # fmt: skip

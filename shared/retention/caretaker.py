@@ -30,6 +30,7 @@ EVERY_S = 3_600.0
 # Workers that start together take turns; one that is restarted every hour has its turn all the same.
 FIRST_WITHIN_S = (60.0, 600.0)
 JITTER = 0.25
+TRIED_AGAIN = "tried again within two hours"
 # A database that hangs does not even take a goodbye.
 CLOSE_TIMEOUT_S = 2.0
 
@@ -44,13 +45,19 @@ class Caretaker:
 
     async def run(self) -> None:
         """Purge until cancelled."""
+        task = asyncio.current_task()
+        assert task is not None
         delay_s = random.uniform(*FIRST_WITHIN_S)
         while True:
             await asyncio.sleep(delay_s)
             try:
                 await self.run_once()
+            except asyncio.CancelledError as leaked:  # libraries leak cancellations that nobody asked for
+                if task.cancelling():
+                    raise
+                log.warning("purge_failed", reason=str(leaked) or "cancelled by a library", next=TRIED_AGAIN)
             except Exception as error:  # the edge of a loop that must never end; the next turn tries again
-                log.warning("purge_failed", reason=reason_of(error), next="tried again within two hours")
+                log.warning("purge_failed", reason=reason_of(error), next=TRIED_AGAIN)
             delay_s = EVERY_S * random.uniform(1 - JITTER, 1 + JITTER)
 
     async def run_once(self) -> Mapping[str, int]:
@@ -70,7 +77,7 @@ class Caretaker:
             log.info("purged", rows=dict(+rows), took_s=round(time.monotonic() - began_s, 1))
         if failures:
             reasons = {name: reason_of(error) for name, error in failures.items()}
-            log.warning("purge_failed", reasons=reasons, next="tried again within two hours")
+            log.warning("purge_failed", reasons=reasons, next=TRIED_AGAIN)
         else:
             LAST_PURGE.set_to_current_time()
         return rows

@@ -16,12 +16,12 @@ from ops.local_stack.processes import Process, Processes
 from shared.callback_commands import SetSubscription
 from shared.commands import body_hash
 from shared.database import create_engine
-from shared.ids import idempotent_id
+from shared.ids import idempotent_id, uuid7
 from shared.retention.batches import database_time, work_off
 from shared.retention.sessions import session_purges
 from shared.retention.settings import SessionRetention
 from shared.topology import COMMANDS, SESSION_COMMANDS, dead_letter_queue
-from tests.past import Past, ago, id_of
+from tests.past import Past, ago
 from tests.servers import House
 from tests.wire import Wire, eventually, open_wire
 
@@ -116,7 +116,7 @@ async def test_a_stop_that_comes_again_after_its_session_is_gone_finds_none(
 @pytest.mark.parametrize("type_", ["session.start.v1", "session.request.v1"])
 async def test_a_purged_session_is_not_started_anew(wire: Wire, past: Past, type_: str, named: bool) -> None:
     """The message's id tells its age. The refusal is told once, however often the message comes."""
-    message_id = id_of(ago(31))
+    message_id = uuid7(ago(31))
     session_id = uuid4() if named else message_id
     body, key = {"chargerId": f"C-{session_id}"}, "sessionId"
     if type_ == "session.request.v1":
@@ -157,7 +157,7 @@ async def test_a_key_that_is_sent_again_after_it_was_forgotten_with_its_session_
 
 async def test_what_is_young_enough_is_applied_however_late_it_comes(wire: Wire, past: Past) -> None:
     """A queue may have waited for its workers for weeks."""
-    message_id = str(id_of(ago(29.9)))
+    message_id = str(uuid7(ago(29.9)))
     await wire.publish("session.start.v1", {"chargerId": f"C-{message_id}"}, message_id=message_id, exchange=COMMANDS)
     assert [event["type"] for event in await told(wire, message_id, 1)] == ["session.started"]
 
@@ -189,7 +189,7 @@ async def test_a_meter_value_that_comes_again_after_it_was_forgotten_changes_not
 async def test_an_old_word_about_a_driver_does_not_take_the_place_of_a_newer_one(wire: Wire, past: Past) -> None:
     await past.put("drivers", driverId="anna", status="BLOCKED", updatedAt=ago(0))
     body = {"driverId": "anna", "status": "ALLOWED"}
-    message_id = await wire.publish("session.set_driver.v1", body, message_id=str(id_of(ago(31))), exchange=COMMANDS)
+    message_id = await wire.publish("session.set_driver.v1", body, message_id=str(uuid7(ago(31))), exchange=COMMANDS)
     refusal = await wire.event(lambda data: data.get("messageId") == message_id)
     assert refusal["reason"] == "TOO_OLD"
     assert await past.connection.fetchval("""SELECT status FROM drivers WHERE "driverId" = 'anna'""") == "BLOCKED"
@@ -198,7 +198,7 @@ async def test_an_old_word_about_a_driver_does_not_take_the_place_of_a_newer_one
 async def test_a_providers_event_is_followed_however_old_it_is(wire: Wire, past: Past) -> None:
     """It only says where to look; what counts is what the provider says now."""
     body = {"provider": "sandbox", "eventId": str(uuid4()), "event": {"type": "link.paid", "linkId": str(uuid4())}}
-    message_id = str(id_of(ago(31)))
+    message_id = str(uuid7(ago(31)))
     await wire.publish("payment.provider_event.v1", body, message_id=message_id)
 
     async def outcome() -> asyncpg.Record | None:
