@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import authorization, claims, history, isolation, throughput
+from bench import authorization, claims, history, isolation, retention, throughput
 from ops.local_stack import StackError
 
 PIPED_WIDTH = 110
@@ -57,6 +57,12 @@ def run_isolation(
 def run_claims() -> None:
     """What a claim of due callbacks costs beside one host's backlog of up to 100,000."""
     raise typer.Exit(claims.run(_console()))
+
+
+@app.command("retention")
+def run_retention(rows: Annotated[int, typer.Argument(min=1_000, help="Old messages.")] = 1_000_000) -> None:
+    """How long a million old messages take to purge, and what that costs the commands that flow meanwhile."""
+    raise typer.Exit(retention.run(_console(), rows=rows))
 
 
 def _console() -> Console:

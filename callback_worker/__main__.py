@@ -39,6 +39,8 @@ from shared.database_clock import DatabaseClock
 from shared.health import Check, listed, serve_health
 from shared.logs import get_logger
 from shared.loops import Loops
+from shared.retention.aged import callback_purges
+from shared.retention.caretaker import Caretaker
 from shared.topology import CALLBACK_COMMANDS, CALLBACK_EVENTS
 
 log = get_logger(__name__)
@@ -54,7 +56,9 @@ DRAIN_CLOSE_S = 2.0
 
 async def serve(config: CallbackWorkerSettings, drain: asyncio.Event) -> None:
     """Deliver until `drain` is set, then finish the attempts in hand, write their results and close everything."""
-    engine = create_engine(config.database_url.get_secret_value(), name=NAME, pool_size=POOL_SIZE)
+    url = config.database_url.get_secret_value()
+    engine = create_engine(url, name=NAME, pool_size=POOL_SIZE)
+    caretaker = Caretaker(url, name=NAME, purges=partial(callback_purges, config))
     event.listen(engine.sync_engine, "connect", _prefer_indexes)
     clock = DatabaseClock(engine)
     async with _sender(config, clock) as sender, asyncio.TaskGroup() as tasks:
@@ -69,6 +73,8 @@ async def serve(config: CallbackWorkerSettings, drain: asyncio.Event) -> None:
             loops.start("writing results", parts.results.run(), parts.results.turns),
             loops.start("upkeep", parts.upkeep.run(), parts.upkeep.turns),
         ]
+        # No loop that the process lives by: it may fail for as long as it likes.
+        background.append(purging := tasks.create_task(caretaker.run()))
         if await clock.told(drain):
             claiming = [
                 loops.start("taking events", parts.intake.run(), parts.intake.turns, parts.dispatcher.turns),
@@ -77,6 +83,7 @@ async def serve(config: CallbackWorkerSettings, drain: asyncio.Event) -> None:
                 loops.start("redelivering", parts.redeliveries.run(), parts.redeliveries.turns),
             ]
             await drain.wait()
+            purging.cancel()
             await _drain(parts, claiming)
         for task in background:
             task.cancel()
@@ -164,7 +171,15 @@ def _wire(
     upkeep = Upkeep(patience, hosts=hosts, in_hand=dispatcher.in_hand, clock=now, ask_time=clock.ask)
     intake = Intake(consumer, publisher, births=births, dispatcher=dispatcher, drain=drain, clock=now)
     redeliveries = Redeliveries(patience, dispatcher=dispatcher, slots=slots, terms=terms, alarm=Alarm(now), clock=now)
-    commands = CommandLoop(commands_consumer, publisher, patience, redeliveries=redeliveries, drain=drain, clock=now)
+    commands = CommandLoop(
+        commands_consumer,
+        publisher,
+        patience,
+        redeliveries=redeliveries,
+        drain=drain,
+        clock=now,
+        remembered_days=config.inbox_retention_days,
+    )
     return Parts(
         clock=clock,
         publisher=publisher,

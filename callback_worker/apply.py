@@ -18,6 +18,7 @@ from callback_worker.tables import inbox
 from shared.callback_commands import CallbackCommand, Redeliver, RemoveSubscription, SetSubscription
 from shared.database import insert_rows
 from shared.ids import conflict_id
+from shared.retention.age import is_forgotten
 
 _KNOWN = text('SELECT "bodyHash" FROM callback_inbox WHERE "messageId" = :message_id')
 _REFUSE = text("""
@@ -31,18 +32,23 @@ class Refusal(StrEnum):
     IDEMPOTENCY_CONFLICT = "IDEMPOTENCY_CONFLICT"
     NOT_PRIVILEGED = "NOT_PRIVILEGED"
     TOO_MANY_SUBSCRIPTIONS = "TOO_MANY_SUBSCRIPTIONS"
+    TOO_OLD = "TOO_OLD"
     UNKNOWN_CALLBACK = "UNKNOWN_CALLBACK"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A command, whom it serves, and whether that caller may act on everybody's callbacks."""
+    """A command, whom it serves, and whether that caller may act on everybody's callbacks.
+
+    `minted_at` is when it was made, where that is known.
+    """
 
     command: CallbackCommand
     message_id: UUID
     body_hash: bytes
     client: str
     privileged: bool
+    minted_at: datetime | None = None
 
     @property
     def acts_on(self) -> str | None:
@@ -58,11 +64,19 @@ class Handled:
     is_repeated: bool = False
 
 
-async def apply(tx: AsyncConnection, received: Received, *, now: datetime, keep_for: timedelta) -> Handled:
-    """Apply the command, or refuse it, and note which in the inbox. A redelivery finds its turn within `keep_for`."""
+async def apply(
+    tx: AsyncConnection, received: Received, *, now: datetime, keep_for: timedelta, remembered_days: int
+) -> Handled:
+    """Apply the command, or refuse it, and note which in the inbox. A redelivery finds its turn within `keep_for`.
+
+    What is older than the inbox remembers is refused: an old setting must not take the place of a newer one.
+    """
     if not await _note(tx, received, received.message_id, now):
         return await _repeated(tx, received, now)
-    refusal = await _handle(tx, received, now, now + keep_for)
+    if is_forgotten(received.minted_at, now, remembered_days):
+        refusal: Refusal | None = Refusal.TOO_OLD
+    else:
+        refusal = await _handle(tx, received, now, now + keep_for)
     if refusal is not None:
         await tx.execute(_REFUSE, {"message_id": received.message_id, "reason": str(refusal)})
     return Handled(refusal)

@@ -23,6 +23,7 @@ from shared.callbacks import ANONYMOUS
 from shared.commands import CLIENT, PRIVILEGED, body_hash
 from shared.errors import RejectCode, Rejected, Unavailable
 from shared.failures import log_failure, reason_of
+from shared.ids import minted_at
 from shared.logs import get_logger
 from shared.loops import Turns
 from shared.messages import Inbound
@@ -40,7 +41,7 @@ TRIES = 3
 class CommandLoop:
     """Handles `callback_worker.commands` until the consumer is stopped; `redeliveries` is woken for new ones."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is made of, each by its name
         self,
         consumer: Consumer,
         publisher: Publisher,
@@ -49,6 +50,7 @@ class CommandLoop:
         redeliveries: Redeliveries,
         drain: asyncio.Event,
         clock: Callable[[], datetime],
+        remembered_days: int,
     ) -> None:
         self._consumer = consumer
         self._publisher = publisher
@@ -56,6 +58,7 @@ class CommandLoop:
         self._redeliveries = redeliveries
         self._drain = drain
         self._clock = clock
+        self._remembered_days = remembered_days
         self.turns = Turns("a batch of commands")
 
     async def run(self) -> None:
@@ -109,7 +112,13 @@ class CommandLoop:
 
     async def _apply(self, received: Received) -> Handled:
         async with self._patience.engine.begin() as tx:
-            return await apply(tx, received, now=self._clock(), keep_for=self._redeliveries.keep_for)
+            return await apply(
+                tx,
+                received,
+                now=self._clock(),
+                keep_for=self._redeliveries.keep_for,
+                remembered_days=self._remembered_days,
+            )
 
     def _is_wanted(self, batch: Batch) -> bool:
         """Whether waiting for an outage's end still serves: not once the broker hands the messages to others."""
@@ -144,6 +153,7 @@ def _understood(inbound: Inbound) -> Received:
         client=client if isinstance(client, str) and client else ANONYMOUS,
         # Only the gateway and operators may publish here; what does not say otherwise is an operator's.
         privileged=message.headers.get(PRIVILEGED) is not False,
+        minted_at=minted_at(message_id) or message.timestamp,
     )
 
 

@@ -9,6 +9,7 @@ from pydantic_settings import NoDecode
 
 from callback_worker.addresses import parse_network
 from callback_worker.ports import parse_ports
+from shared.retention.settings import CallbackRetention
 from shared.settings import Port, Settings, list_of
 from shared.signing_keys import SigningKeys
 from shared.signing_pair import OptionalSigningPair
@@ -36,7 +37,7 @@ Ports = Annotated[tuple[range, ...] | None, NoDecode, list_of(parse_ports, "port
 Schedule = Annotated[tuple[float, ...], NoDecode, list_of(_wait_s, "wait"), Field(min_length=1)]
 
 
-class CallbackWorkerSettings(Settings):
+class CallbackWorkerSettings(Settings, CallbackRetention):
     """What the callback worker reads beyond the settings of every process."""
 
     callback_worker_http_port: Port = 3002
@@ -47,6 +48,5 @@ class CallbackWorkerSettings(Settings):
     callback_require_https: bool = False
     callback_retry_schedule_s: Schedule = (0, 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
     callback_timeout_s: Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)] = 15
-    callback_expires_s: Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)] = 259_200
     callback_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 200
     callback_concurrency_per_host: Annotated[int, Field(ge=1, le=10_000)] = 20

@@ -227,7 +227,10 @@ _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "The same key always yields the same ids, and is applied once. Repeat it after a 503.",
+    "description": (
+        "The same key always yields the same ids, and is applied once. Repeat it after a 503. It is known for 30 days "
+        "at least, unless the operator has set another time."
+    ),
     "schema": {"type": "string", "pattern": "^[ -~]{1,255}$"},
 }
 _PREFER = {

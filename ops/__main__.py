@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ops import callback_secret, callbacks, demo, listen, provision, records, up
+from ops import callback_secret, callbacks, demo, listen, maintain, provision, records, up
 from ops.local_stack import StackError
 
 app = typer.Typer(
@@ -27,6 +27,14 @@ def run_provision(
 ) -> None:
     """Create or update the schema, the exchanges and queues, and the least-privilege logins."""
     raise typer.Exit(provision.main(check=check))
+
+
+@app.command("maintain")
+def run_maintain(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count; delete nothing.")] = False,
+) -> None:
+    """Purge what is older than the retention settings say, in every table, in small batches beside everything else."""
+    raise typer.Exit(maintain.main(dry_run=dry_run))
 
 
 @app.command("up")

@@ -42,32 +42,35 @@ GATEWAY = Rights(
 )
 SESSION_WORKER = Rights(
     tables={
-        "charging_sessions": ("SELECT", "INSERT", "UPDATE"),
-        "charging_session_requests": ("SELECT", "INSERT", "UPDATE"),
-        "inbox": ("SELECT", "INSERT", "UPDATE"),
+        "charging_sessions": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "charging_session_requests": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "inbox": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "parked_commands": ("SELECT", "INSERT", "DELETE"),
         "outbox": ("SELECT", "INSERT", "UPDATE", "DELETE"),
-        "meter_values": ("SELECT", "INSERT"),
-        "session_adjustments": ("INSERT",),
+        "meter_values": ("SELECT", "INSERT", "DELETE"),
+        "session_adjustments": ("SELECT", "INSERT", "DELETE"),
         "drivers": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "stations": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "tariffs": ("SELECT", "INSERT", "UPDATE"),
-        "payments": ("SELECT", "INSERT", "UPDATE"),
-        "payment_links": ("SELECT", "INSERT", "UPDATE"),
-        "payment_refunds": ("SELECT", "INSERT", "UPDATE"),
-        "sandbox_links": ("SELECT", "INSERT", "UPDATE"),
-        "sandbox_refunds": ("SELECT", "INSERT"),
+        "payments": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "payment_links": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "payment_refunds": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "sandbox_links": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "sandbox_refunds": ("SELECT", "INSERT", "DELETE"),
+        # A session with a callback that waits is not purged.
+        "callback_deliveries": ("SELECT",),
     },
     publishes_to=(EVENTS, DEAD),
     consumes=(SESSION_COMMANDS, PAYMENT_COMMANDS),
 )
 CALLBACK_WORKER = Rights(
     tables={
-        "callback_deliveries": ("SELECT", "INSERT", "UPDATE"),
+        "callback_deliveries": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        # Attempts are deleted with their delivery, by the foreign key, which needs no right.
         "callback_attempts": ("SELECT", "INSERT", "UPDATE"),
         "callback_hosts": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "callback_subscriptions": ("SELECT", "INSERT", "UPDATE", "DELETE"),
-        "callback_inbox": ("SELECT", "INSERT", "UPDATE"),
+        "callback_inbox": ("SELECT", "INSERT", "UPDATE", "DELETE"),
         "callback_redeliveries": ("SELECT", "INSERT", "DELETE"),
         "callback_redelivery_jobs": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     },

@@ -31,6 +31,8 @@ from shared.database import create_engine, readiness_fault
 from shared.database_clock import DatabaseClock
 from shared.health import Check, listed, serve_health
 from shared.loops import Loops
+from shared.retention.caretaker import Caretaker
+from shared.retention.sessions import session_purges
 from shared.topology import PAYMENT_COMMANDS as PAYMENT_QUEUE
 from shared.topology import SESSION_COMMANDS as SESSION_QUEUE
 
@@ -66,7 +68,9 @@ class Parts:
 
 async def serve(config: SessionWorkerSettings, drain: asyncio.Event) -> None:
     """Consume until `drain` is set, then settle what is in hand, publish its events and close everything."""
-    engine = create_engine(config.database_url.get_secret_value(), name=NAME, pool_size=POOL_SIZE)
+    url = config.database_url.get_secret_value()
+    engine = create_engine(url, name=NAME, pool_size=POOL_SIZE)
+    caretaker = Caretaker(url, name=NAME, purges=partial(session_purges, config))
     async with asyncio.TaskGroup() as tasks:
         clock = DatabaseClock(engine)
         parts, loops = _wire(config, engine, clock, tasks), Loops(tasks, drain)
@@ -81,12 +85,15 @@ async def serve(config: SessionWorkerSettings, drain: asyncio.Event) -> None:
         ]
         if parts.authorizer is not None:
             background.append(loops.start("authorizing", parts.authorizer.run(), *parts.authorizer.turns))
+        # No loop that the process lives by: it may fail for as long as it likes.
+        background.append(purging := tasks.create_task(caretaker.run()))
         if await clock.told(drain):
             handling = [loops.start(f"handling {loop.queue}", loop.run(), loop.turns) for loop in parts.loops]
             collecting = []
             if parts.collector is not None:
                 collecting.append(loops.start("collecting", parts.collector.run(), *parts.collector.turns))
             await drain.wait()
+            purging.cancel()
             await _drain(parts, handling, collecting, tasks)
         process.settled()
         for task in background:

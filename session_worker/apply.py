@@ -29,13 +29,16 @@ from shared.commands import (
     AnyCommand,
     DirectoryCommand,
     PaymentCommand,
+    ProviderEvent,
     RecordMeter,
     RequestSession,
     StartSession,
 )
+from shared.database import lock_key
 from shared.events import Event, outbox_entry
 from shared.ids import conflict_id, uuid7
 from shared.meter import Sample
+from shared.retention.age import is_forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,8 @@ class Policy:
     terms: Terms | None = None
     # Of a cost that somebody names for a session without a tariff.
     default_currency: str = "EUR"
+    # For so long the inbox knows what was handled; 0 is for ever.
+    remembered_days: int = 0
 
 
 @dataclass(slots=True)
@@ -112,9 +117,9 @@ def lock_keys(batch: Iterable[Received]) -> set[int]:
     """Return the locks of all sessions, claims and operators' rows that the batch touches."""
     keys = set()
     for received in batch:
-        keys.add(store.lock_key(str(received.session_id)))
+        keys.add(lock_key(str(received.session_id)))
         if received.claim is not None:
-            keys.add(store.lock_key(*received.claim))
+            keys.add(lock_key(*received.claim))
     return keys
 
 
@@ -182,6 +187,11 @@ def handle(state: State, received: Received) -> None:
 
 
 def _decide(state: State, session: Session | None, received: Received) -> Decided:
+    # A provider's event only says where to look, however old it is.
+    is_harmless = isinstance(received.command, ProviderEvent)
+    if not is_harmless and is_forgotten(received.minted_at, state.now, state.policy.remembered_days):
+        facts = Facts(now=state.now, request=state.requests.get(received.session_id))
+        return refuse(session, received, Reason.TOO_OLD, facts)
     if not isinstance(received.command, DirectoryCommand):
         facts = facts_for(state, received.command, received.session_id, received.claim)
         if isinstance(received.command, PaymentCommand):

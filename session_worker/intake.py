@@ -23,7 +23,7 @@ from shared.commands import (
 )
 from shared.commands import COMMANDS as COMMANDS_BY_TYPE
 from shared.errors import RejectCode, Rejected
-from shared.ids import NAMESPACE
+from shared.ids import NAMESPACE, minted_at
 from shared.messages import MAX_BODY_BYTES, Inbound
 from shared.topology import COMMANDS
 
@@ -55,6 +55,7 @@ def receive(inbound: Inbound, now: datetime, types: Collection[str] = COMMANDS_B
         is_operator=privileged and inbound.exchange == COMMANDS,
         accepted_at=_accepted_at(message.timestamp, now),
         body_hash=body_hash(command),
+        minted_at=_minted_at(inbound, message_id),
     )
 
 
@@ -103,6 +104,14 @@ def _caller(inbound: Inbound) -> tuple[str | None, bool]:
         return inbound.message.user_id, True
     client = inbound.message.headers.get(CLIENT)
     return client if isinstance(client, str) else None, inbound.message.headers.get(PRIVILEGED) is not False
+
+
+def _minted_at(inbound: Inbound, message_id: UUID) -> datetime | None:
+    """Return when the message was made, by its id, which also a repetition bears.
+
+    An id that a key stands for has no time, but the gateway's message has one; a partner's timestamp is not believed.
+    """
+    return minted_at(message_id) or (inbound.message.timestamp if inbound.exchange == COMMANDS else None)
 
 
 def _accepted_at(timestamp: datetime | None, now: datetime) -> datetime:

@@ -15,6 +15,7 @@ from session_worker.authorize import TIMED_OUT, Verdict
 from session_worker.decide import STALE_AFTER, Facts, Resolution, conclude, expire, refuse
 from session_worker.directory import read_directory
 from session_worker.session import Claim, Reason, Request, request_claim
+from shared.database import lock_key
 
 
 async def refuse_expired(engine: AsyncEngine, *, now: datetime, most: int) -> tuple[int, Staged | None]:
@@ -24,7 +25,7 @@ async def refuse_expired(engine: AsyncEngine, *, now: datetime, most: int) -> tu
         if not expired:
             return 0, None
         # Under the sessions' locks: a start at this moment either took them before or finds them gone.
-        await store.lock(tx, (store.lock_key(str(session_id)) for session_id in expired.values()))
+        await store.lock(tx, (lock_key(str(session_id)) for session_id in expired.values()))
         state = State(now=now, policy=Policy())
         for received in await store.take_parked(tx, expired):
             refused = refuse(None, received, Reason.UNKNOWN_SESSION, Facts(now=now))
@@ -39,7 +40,7 @@ async def end_stale(engine: AsyncEngine, *, now: datetime, most: int) -> tuple[i
         silent = await store.silent_sessions(tx, now - STALE_AFTER, most)
         if not silent:
             return 0, None
-        await store.lock(tx, (store.lock_key(str(session_id)) for session_id in silent))
+        await store.lock(tx, (lock_key(str(session_id)) for session_id in silent))
         state = State(now=now, policy=Policy(), sessions=await store.find_sessions(tx, silent))
         stale = [s for s in state.sessions.values() if not s.has_ended and s.updated_at < now - STALE_AFTER]
         for session in stale:
@@ -94,4 +95,4 @@ async def _read(tx: AsyncConnection, pending: Iterable[Request], now: datetime, 
 
 def _lock_keys(requests: Iterable[Request]) -> set[int]:
     claims: set[Claim] = {request_claim(request.command) for request in requests}
-    return {store.lock_key(str(request.id)) for request in requests} | {store.lock_key(*claim) for claim in claims}
+    return {lock_key(str(request.id)) for request in requests} | {lock_key(*claim) for claim in claims}

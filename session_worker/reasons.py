@@ -14,6 +14,7 @@ REASON_SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.STOPPED_BEFORE_START: "A stop or cancel overtook the start, so the session was cancelled as it began.",
     Reason.IDEMPOTENCY_CONFLICT: "A command with this message id came before, with another body.",
     Reason.NOT_PRIVILEGED: "Only an operator may set or remove drivers, stations and tariffs.",
+    Reason.TOO_OLD: "The command is older than messages are remembered, so nobody knows whether it was applied before.",
     Reason.STALE: "The session gave no sign of life for 24 hours and was ended.",
     Reason.UNKNOWN_DRIVER: "The driver is not known to the table or the authorization service.",
     Reason.BLOCKED: "The driver is blocked.",

@@ -36,6 +36,7 @@ class Reason(StrEnum):
     STOPPED_BEFORE_START = "STOPPED_BEFORE_START"
     IDEMPOTENCY_CONFLICT = "IDEMPOTENCY_CONFLICT"
     NOT_PRIVILEGED = "NOT_PRIVILEGED"
+    TOO_OLD = "TOO_OLD"
     STALE = "STALE"
     # Why a request was not allowed, is invalid, or stays unknown.
     UNKNOWN_DRIVER = "UNKNOWN_DRIVER"
@@ -175,6 +176,7 @@ class Received:
     """A command with what its message says about it.
 
     `session_id` is the session or request that it is about; what is about neither has a derived id of its own there.
+    `minted_at` is when it was made, where that is known.
     """
 
     command: AnyCommand
@@ -185,6 +187,7 @@ class Received:
     is_operator: bool = False
     accepted_at: datetime
     body_hash: bytes
+    minted_at: datetime | None = None
 
     @property
     def claim(self) -> Claim | None:

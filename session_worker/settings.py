@@ -10,10 +10,11 @@ from session_worker.authorize import Authorization
 from session_worker.payments.rules import Terms
 from shared.fields import Currency
 from shared.payments import refuse_without_stripe
+from shared.retention.settings import SessionRetention
 from shared.settings import HttpUrl, LowerCase, PaymentProvider, Port, Secret, Settings
 
 
-class SessionWorkerSettings(Settings):
+class SessionWorkerSettings(Settings, SessionRetention):
     """What `python -m session_worker` reads from the environment."""
 
     session_worker_http_port: Port = 3001
@@ -46,4 +47,4 @@ class SessionWorkerSettings(Settings):
     def policy(self, terms: Terms | None) -> Policy:
         """Return how requests are judged, and payments made."""
         timeout = timedelta(seconds=self.authorization_timeout_s)
-        return Policy(self.authorization, timeout, terms, self.default_currency)
+        return Policy(self.authorization, timeout, terms, self.default_currency, self.inbox_retention_days)

@@ -6,7 +6,6 @@ what the last holder committed.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from hashlib import blake2b
 from typing import Any
 from uuid import UUID
 
@@ -88,12 +87,6 @@ _DECIDE_REQUEST = """ON CONFLICT (id) DO UPDATE SET
     "sessionId" = coalesce(charging_session_requests."sessionId", excluded."sessionId"),
     "decidedAt" = coalesce(charging_session_requests."decidedAt", excluded."decidedAt"),
     sequence = excluded.sequence"""
-
-
-def lock_key(*parts: str) -> int:
-    """Return the advisory lock of a name; two names that share one only wait for each other."""
-    digest = blake2b("\n".join(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
 
 
 async def lock(tx: AsyncConnection, keys: Iterable[int]) -> None:
@@ -199,6 +192,7 @@ async def save_samples(tx: AsyncConnection, taken: Sequence[tuple[UUID, Sample]]
 
 
 async def save_adjustments(tx: AsyncConnection, made: Sequence[Adjustment], now: datetime) -> None:
+    """Keep what meter values would have changed; a value whose message is forgotten and comes again changes nothing."""
     rows = [
         {
             "id": adjustment.id,
@@ -213,7 +207,7 @@ async def save_adjustments(tx: AsyncConnection, made: Sequence[Adjustment], now:
         for adjustment in made
     ]
     if rows:
-        await insert_rows(tx, session_adjustments, rows)
+        await insert_rows(tx, session_adjustments, rows, "ON CONFLICT (id) DO NOTHING")
 
 
 async def save_inbox(tx: AsyncConnection, handled: Sequence[tuple[Received, Resolution]], now: datetime) -> None:

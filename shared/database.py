@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from hashlib import blake2b
 from typing import Any
 
 import orjson
@@ -65,6 +66,12 @@ def create_engine(url: str, *, name: str, pool_size: int) -> AsyncEngine:
             },
         },
     )
+
+
+def lock_key(*parts: str) -> int:
+    """Return the advisory lock of a name; two names that share one only wait for each other."""
+    digest = blake2b("\n".join(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
 
 
 async def ping(engine: AsyncEngine) -> None:

@@ -2,11 +2,14 @@
 
 import os
 import time
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid5
 
 # The root of every derived id of this product; any fixed value serves, it must only never change.
 NAMESPACE = UUID("6f1d1a52-6b7e-5d0c-9a3e-3f1f0c6d8e11")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TIME_ORDERED = 7
 
 
 def uuid7(at: datetime | None = None) -> UUID:
@@ -15,6 +18,21 @@ def uuid7(at: datetime | None = None) -> UUID:
     value = int.from_bytes(os.urandom(10), "big") | (ms & (1 << 48) - 1) << 80
     value = value & ~(0xF << 76) | 0x7 << 76
     return UUID(int=value & ~(0x3 << 62) | 0x2 << 62)
+
+
+def minted_at(value: UUID) -> datetime | None:
+    """Return when a UUIDv7 was made, by its maker's clock; None for any other, and for a year beyond 9999."""
+    if value.version != _TIME_ORDERED:
+        return None
+    try:
+        return _EPOCH + timedelta(milliseconds=value.int >> 80)
+    except OverflowError:
+        return None
+
+
+def least_id(at: datetime) -> UUID:
+    """Return the id that no UUIDv7 made at or after `at` is less than."""
+    return UUID(int=max(0, (at - _EPOCH) // timedelta(milliseconds=1)) << 80)
 
 
 def idempotent_id(client: str, key: str) -> UUID:

@@ -45,6 +45,7 @@ PURE = (
     "shared/callback_url.py",
     "shared/meter.py",
     "shared/pricing.py",
+    "shared/retention/age.py",
     "callback_worker/addresses.py",
     "callback_worker/breaker.py",
     "callback_worker/delivery.py",

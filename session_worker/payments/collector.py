@@ -29,6 +29,7 @@ from session_worker.payments.store import claim_due, count_due_elsewhere, find_p
 from session_worker.relay import Relay
 from session_worker.session import Session
 from shared import crash_points
+from shared.database import lock_key
 from shared.failures import log_failure, reason_of
 from shared.logs import get_logger
 from shared.loops import Turns
@@ -213,7 +214,7 @@ class Collector:
             )
 
     async def _read(self, tx: AsyncConnection, session_id: UUID, now: datetime) -> tuple[State, Payment]:
-        await store.lock(tx, [store.lock_key(str(session_id))])
+        await store.lock(tx, [lock_key(str(session_id))])
         state = State(now=now, policy=self._policy, sessions=await store.find_sessions(tx, [session_id]))
         payments = await find_payments(tx, [session_id])
         return state, payments[session_id]

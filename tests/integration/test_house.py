@@ -56,7 +56,7 @@ BROKER_FAULTS = [
     ("DELETE /api/users/{callback_worker}", "user {callback_worker} is missing"),
 ]
 DATABASE_FAULTS = [
-    ("GRANT DELETE ON charging_sessions TO {session_worker}", "{session_worker} may DELETE on charging_sessions, and"),
+    ("GRANT DELETE ON tariffs TO {session_worker}", "role {session_worker} may DELETE on tariffs, and need not"),
     ("REVOKE INSERT ON outbox FROM {session_worker}", "role {session_worker} may not INSERT on outbox"),
     ("GRANT SELECT ON alembic_version TO {gateway}", "role {gateway} may SELECT on alembic_version, and need not"),
     ("ALTER ROLE {gateway} NOLOGIN", "role {gateway} may not log in"),

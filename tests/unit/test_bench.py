@@ -17,6 +17,7 @@ def test_the_commands_are_told_by_help() -> None:
     assert "authorization" in ran.stdout
     assert "history" in ran.stdout
     assert "isolation" in ran.stdout
+    assert "retention" in ran.stdout
     assert "COMMAND [ARGS]..." in ran.stdout
 
 

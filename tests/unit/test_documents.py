@@ -8,6 +8,7 @@ from pydantic_settings import BaseSettings
 
 from callback_worker.settings import CallbackWorkerSettings
 from gateway.settings import GatewaySettings
+from ops.maintain import MaintainSettings
 from ops.provision import ProvisionSettings
 from session_worker.settings import SessionWorkerSettings
 
@@ -19,7 +20,7 @@ LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#]+)")
 
 @pytest.mark.parametrize(
     "model",
-    [GatewaySettings, SessionWorkerSettings, CallbackWorkerSettings, ProvisionSettings],
+    [GatewaySettings, SessionWorkerSettings, CallbackWorkerSettings, ProvisionSettings, MaintainSettings],
     ids=lambda m: m.__name__,
 )
 def test_every_setting_is_documented(model: type[BaseSettings]) -> None:

@@ -36,6 +36,17 @@ def start(module: str, **environment: str) -> subprocess.CompletedProcess[str]:
             {"CALLBACK_SIGNING_KEYS": f"whsec_{SECRET}", "CALLBACK_ALLOWED_NETWORKS": "nonsense"},
             ["DATABASE_URL", "AMQP_URL", "CALLBACK_SIGNING_KEYS", "CALLBACK_ALLOWED_NETWORKS"],
         ),
+        (
+            "callback_worker",
+            {"INBOX_RETENTION_DAYS": "3", "CALLBACK_LOG_RETENTION_DAYS": "9"},
+            [
+                "DATABASE_URL",
+                "AMQP_URL",
+                "CALLBACK_SIGNING_KEYS",
+                "INBOX_RETENTION_DAYS",
+                "CALLBACK_LOG_RETENTION_DAYS",
+            ],
+        ),
         ("callback_worker", {}, ["DATABASE_URL", "AMQP_URL", "CALLBACK_SIGNING_KEYS"]),
     ],
 )

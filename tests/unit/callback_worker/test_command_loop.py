@@ -33,7 +33,9 @@ class House:
 
     async def run(self) -> None:
         part = cast("Any", self)
-        loop = CommandLoop(part, part, Patience(part), redeliveries=part, drain=self.drain, clock=lambda: NOW)
+        loop = CommandLoop(
+            part, part, Patience(part), redeliveries=part, drain=self.drain, clock=lambda: NOW, remembered_days=30
+        )
         await loop.run()
 
     async def take(self, _: int) -> Batch | None:

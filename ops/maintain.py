@@ -1,0 +1,101 @@
+"""`python -m ops maintain`: purges what is too old, in every table, now; `--dry-run` only counts.
+
+It does what the workers do by themselves, with the same settings, and may run beside them and beside itself. Where it
+is broken off, what it has purged is gone, and the next run goes on.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+from pydantic_settings import SettingsConfigDict
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from sqlalchemy.exc import SQLAlchemyError
+
+from shared import settings
+from shared.database import create_engine
+from shared.failures import reason_of
+from shared.retention.aged import callback_purges
+from shared.retention.batches import Purge, count_all, database_time, work_off
+from shared.retention.sessions import session_purges
+from shared.retention.settings import CallbackRetention, SessionRetention
+from shared.settings import DatabaseUrl
+
+EXIT_INCOMPLETE: Final = 1
+_KEPT: Final = {
+    "messages": "inbox_retention_days",
+    "callbacks": "callback_log_retention_days",
+    "refused requests and sessions": "refused_retention_days",
+    "sessions": "session_retention_days",
+    "sessions with a price": "payment_retention_days",
+}
+
+
+class MaintainSettings(SessionRetention, CallbackRetention):
+    """The database, by a login that may delete in all tables, and for how long things are kept."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    database_url: DatabaseUrl
+
+
+def main(*, dry_run: bool) -> int:
+    """Purge, or count; print what went from where; return the exit status: 0, or 1 where something was kept from it."""
+    config = settings.load(MaintainSettings)
+    notes, rows = Console(stderr=True, highlight=False), Counter[str]()
+    notes.print(f"Kept: {', '.join(f'{what} {_days(config, name)}' for what, name in _KEPT.items())}.", soft_wrap=True)
+    try:
+        failures = asyncio.run(_maintain(config, notes, rows, dry_run=dry_run))
+    finally:
+        # Also of what was broken off.
+        Console(highlight=False).print(_table(rows, dry_run=dry_run))
+    for name, reason in failures.items():
+        notes.print(f"{name}: {reason}", markup=False, style="red", soft_wrap=True)
+    return EXIT_INCOMPLETE if failures else 0
+
+
+def _days(config: MaintainSettings, name: str) -> str:
+    days = getattr(config, name)
+    return f"{days:,} days" if days else "for ever"
+
+
+async def _maintain(
+    config: MaintainSettings, notes: Console, rows: Counter[str], *, dry_run: bool
+) -> Mapping[str, str]:
+    """Return what kept which from its end, in words."""
+    engine = create_engine(config.database_url.get_secret_value(), name="ops maintain", pool_size=1)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed:,.0f} rows"))
+    try:
+        with Progress(*columns, TimeElapsedColumn(), console=notes, disable=not notes.is_terminal) as progress:
+            bar = progress.add_task("counting" if dry_run else "purging", total=None)
+
+            def tell(gone: Mapping[str, int]) -> None:
+                rows.update(gone)
+                progress.update(bar, completed=rows.total())
+
+            purges = _purges(config, await database_time(engine))
+            if dry_run:
+                await count_all(engine, purges, tell)
+                return {}
+            return {name: reason_of(error) for name, error in (await work_off(engine, purges, tell)).items()}
+    except (SQLAlchemyError, OSError, TimeoutError) as error:
+        return {"Database": reason_of(error)}
+    finally:
+        await engine.dispose()
+
+
+def _purges(config: MaintainSettings, now: datetime) -> list[Purge]:
+    return [*session_purges(config, now), *callback_purges(config, now)]
+
+
+def _table(rows: Counter[str], *, dry_run: bool) -> Table:
+    shown = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    shown.add_column("table")
+    shown.add_column("would go" if dry_run else "purged", justify="right")
+    for table, count in rows.items():
+        shown.add_row(table, f"{count:,}")
+    return shown
