@@ -10,7 +10,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-ver
 	--no-emit-index-url --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test faults faults-long faults-mutants lint types fmt bench bench-isolation lock
+.PHONY: help demo up down test faults faults-long faults-storm faults-mutants lint types fmt bench bench-isolation lock
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,14 +28,17 @@ test: $(DEVELOPMENT) ## Run the tests on a real broker and a real database
 	$(BIN)/python -m pytest $(ARGS)
 
 faults: $(DEVELOPMENT) ## Break everything once under load, and count what became of every call: docs/faults.md
-	LOCAL_STACK=installed $(BIN)/python -m tests.faults short $(ARGS)
+	LOCAL_STACK=$${LOCAL_STACK:-installed} $(BIN)/python -m tests.faults short $(ARGS)
 
 MINUTES ?= 60
-faults-long: $(DEVELOPMENT) ## The same for MINUTES (60), the slow faults too, on both brokers where Docker answers
+faults-long: $(DEVELOPMENT) ## The same for MINUTES (60), with a storm and a million messages, on both brokers where Docker answers
 	$(BIN)/python -m tests.faults long --minutes $(MINUTES) $(ARGS)
 
+faults-storm: $(DEVELOPMENT) ## Five minutes of 300 requests a second, a random fault every five seconds
+	LOCAL_STACK=$${LOCAL_STACK:-installed} $(BIN)/python -m tests.faults storm $(ARGS)
+
 faults-mutants: $(DEVELOPMENT) ## Remove one safeguard after another: a fault must notice each
-	LOCAL_STACK=installed $(BIN)/python -m tests.faults mutants $(ARGS)
+	LOCAL_STACK=$${LOCAL_STACK:-installed} $(BIN)/python -m tests.faults mutants $(ARGS)
 
 lint: $(DEVELOPMENT) ## Check style and format
 	$(BIN)/ruff check .

@@ -29,8 +29,10 @@ MILLION = 1_000_000
 MIB = 1024 * 1024
 # Commands are parked, for want of a session, for 15 min; then each is refused by an event.
 STOP = "session.stop.v1"
-# So many frames go to the socket in one piece.
+# So many messages go to the socket in one piece; so many are unconfirmed at the most.
 AT_ONCE = 1000
+UNCONFIRMED_MOST = 20 * AT_ONCE
+CONFIRM_WITHIN_S = 60
 # Callers that are served meanwhile; what they send waits behind the backlog.
 STORIES_PER_S = 2.0
 # A worker holds 500 messages and a batch of 250 with its events; the rest is what Python keeps of what it freed.
@@ -72,7 +74,8 @@ class Memory:
 
 
 def parked(count: int = MILLION) -> Fault:
-    """So many stops of sessions that nobody has started."""
+    """So many stops of sessions that nobody has started; whole thousands of them."""
+    count -= count % AT_ONCE
 
     async def inject(site: Site, load: Load) -> str:
         first = UUID(int=secrets.randbits(64) << 64)
@@ -109,17 +112,53 @@ def parked(count: int = MILLION) -> Fault:
 
 
 async def _publish(amqp_url: str, first: UUID, count: int) -> None:
-    """Publish without a confirm each, which would take minutes; the queue's own count tells whether all have come."""
-    async with await aio_pika.connect(amqp_url) as connection, connection.channel(publisher_confirms=False) as channel:
+    """Publish all of them, in pieces that the library would take minutes for, and wait for every confirm."""
+    async with await aio_pika.connect(amqp_url) as connection, connection.channel() as channel:
         underlay: Any = await channel.get_underlay_channel()
-        drained: asyncio.Future[None] | None = None
+        confirms = Confirms(underlay)
         for piece in _pieces(underlay.number, first, count):
-            if drained is not None:
-                await drained
-            drained = asyncio.get_running_loop().create_future()
-            await underlay.write_queue.put(ChannelFrame(piece, should_close=False, drain_future=drained))
-        if drained is not None:
-            await drained
+            await confirms.room()
+            confirms.expect(AT_ONCE)
+            await underlay.write_queue.put(ChannelFrame(piece, should_close=False))
+        await confirms.all()
+
+
+class Confirms:
+    """The broker's receipts on one channel, counted in place of the library, which knows nothing of our frames."""
+
+    def __init__(self, underlay: Any) -> None:
+        self._last = 0
+        self._open: dict[int, None] = {}
+        self._changed = asyncio.Event()
+        underlay._on_confirm_frame = self._take
+
+    def expect(self, count: int) -> None:
+        self._open.update(dict.fromkeys(range(self._last + 1, self._last + count + 1)))
+        self._last += count
+
+    async def room(self) -> None:
+        """Wait until few are on their way."""
+        while len(self._open) > UNCONFIRMED_MOST:
+            await self._change()
+
+    async def all(self) -> None:
+        while self._open:
+            await self._change()
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        async with asyncio.timeout(CONFIRM_WITHIN_S):
+            await self._changed.wait()
+
+    async def _take(self, frame: Any) -> None:
+        if not isinstance(frame, Basic.Ack):
+            raise NeverFired(f"the broker said {frame}")
+        if frame.multiple:
+            while self._open and (tag := next(iter(self._open))) <= frame.delivery_tag:
+                del self._open[tag]
+        else:
+            self._open.pop(frame.delivery_tag, None)
+        self._changed.set()
 
 
 def _pieces(channel: int, first: UUID, count: int) -> Iterator[bytes]:
@@ -133,19 +172,17 @@ def _pieces(channel: int, first: UUID, count: int) -> Iterator[bytes]:
     ]
     parts = ChannelFrame.marshall(channel, frames).payload.split(pattern.encode())
     for start in range(0, count, AT_ONCE):
-        numbers = range(start, min(count, start + AT_ONCE))
-        yield b"".join(str(UUID(int=first.int + number)).encode().join(parts) for number in numbers)
+        ids = (str(UUID(int=first.int + start + number)).encode() for number in range(AT_ONCE))
+        yield b"".join(each.join(parts) for each in ids)
 
 
 async def _until_all_wait(site: Site, count: int) -> None:
+    """The broker's own counter says so, and the management API's, which is some seconds old."""
     async with asyncio.timeout(120):
-        while (depth := (await site.broker.depths([SESSION_COMMANDS]))[SESSION_COMMANDS]) < count:
+        while (await site.broker.depths([SESSION_COMMANDS]))[SESSION_COMMANDS] < count:
             await asyncio.sleep(WATCH_EVERY_S)
-        # The management API's numbers are some seconds old.
-        while (shown := await site.broker.messages(SESSION_COMMANDS)) < depth:
+        while await site.broker.messages(SESSION_COMMANDS) < count:
             await asyncio.sleep(WATCH_EVERY_S)
-    if shown < count:
-        raise NeverFired(f"{shown} messages wait")
 
 
 async def _until_all_parked(site: Site, ids: tuple[UUID, UUID], count: int) -> None:

@@ -69,12 +69,14 @@ class Load:
         """Begin stories at the rate until stopped; return when the last has ended."""
         timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)
         async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as self._http:
-            eases_at = time.monotonic() + self._whole_for_s
+            began = due = time.monotonic()
             while not self._stopped.is_set():
-                self._begin()
-                rate = self._rate * (1 if time.monotonic() < eases_at else EASED_TO)
+                # By the clock, not by pauses: on a busy machine several are due at once.
+                while due <= time.monotonic():
+                    self._begin()
+                    due += 1 / (self._rate * (1 if due - began < self._whole_for_s else EASED_TO))
                 try:
-                    async with asyncio.timeout(1 / rate):
+                    async with asyncio.timeout(due - time.monotonic()):
                         await self._stopped.wait()
                 except TimeoutError:
                     pass
