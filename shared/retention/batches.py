@@ -116,7 +116,7 @@ async def _work_off(engine: AsyncEngine, purge: Purge, work: Work, tell: Tell, *
         began_s = time.monotonic()
         try:
             batch = await _one(engine, work, span)
-        except Exception as error:
+        except Exception as error:  # sorted here: what a smaller batch may get past, and what it may not
             failures += 1
             if failures >= TRIES or sqlstate(error) not in _PASSING:
                 raise
