@@ -178,7 +178,8 @@ def lethal(name: Name, queue: str, point: str, *, exchange: str, type: str) -> F
             raise NeverFired("it killed nobody")
         return f"killed {kills[0]} {name}s, then a dead letter"
 
-    return Fault(f"message that kills its {name}", inject, is_alone=True, rate=10)
+    # Not yet in the short programme: with the lowered limit neighbours go along in one run of three (docs/failures.md).
+    return Fault(f"message that kills its {name}", inject, is_alone=True, is_long=True, rate=10)
 
 
 def _body_for(type: str, poison: str) -> bytes:
