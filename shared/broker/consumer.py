@@ -1,12 +1,11 @@
-"""Takes natural batches from one queue and settles them by prefix, over one supervised connection.
+"""Takes natural batches from one queue and settles them, over one supervised connection.
 
 The library's callback only enqueues: a lost connection cancels callbacks, so all work runs in tasks of the process.
 Messages stay unacknowledged until the caller is done; whatever a lost connection held comes again.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,17 +29,14 @@ ACK_TIMEOUT_S = 2.0
 FRUITLESS_MOST = 3
 
 
-def _nobody(_: int) -> None:
-    """For a batch that nobody counts."""
-
-
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Messages in queue order, from one channel. `on_ack` hears up to which delivery tag they are settled."""
+    """Messages from one channel. `hold` knows what else is unsettled there; `on_settled` hears of the end."""
 
     messages: tuple[Inbound, ...]
     channel: AbstractChannel
-    on_ack: Callable[[int], None] = _nobody
+    hold: Hold
+    on_settled: Callable[[], None]
 
     @property
     def is_live(self) -> bool:
@@ -48,29 +44,38 @@ class Batch:
         return not self.channel.is_closed
 
     async def ack(self) -> None:
-        """Acknowledge these messages and all before them. On a dead channel they come again, which is harmless."""
-        tag = self.messages[-1].delivery_tag
-        await apart(self.channel.basic_ack(tag, multiple=True, wait=False), timeout_s=ACK_TIMEOUT_S)
-        self.on_ack(tag)
+        """Acknowledge these messages and no others. On a dead channel they come again, which is harmless."""
+        tags = [each.delivery_tag for each in self.messages]
+        await apart(self._acknowledge(tags), timeout_s=ACK_TIMEOUT_S)
+        self.hold.settled(tags, _now_s())
+        self.on_settled()
+
+    async def _acknowledge(self, tags: Sequence[int]) -> None:
+        """Return once they are written: a close drops what the library has queued, and a kill does as well."""
+        if self.hold.covers_all_before(tags):
+            await self.channel.basic_ack(max(tags), multiple=True)
+        else:
+            for tag in tags:
+                await self.channel.basic_ack(tag)
 
 
 class Consumer:
-    """One consumer of one quorum queue."""
+    """One consumer of one quorum queue; one batch at a time is in hand."""
 
     def __init__(self, url: str, queue: str, *, name: str, prefetch: int) -> None:
         self._url = url
         self.queue = queue
         self.name = name
         self._prefetch = prefetch
-        self._buffer: deque[Inbound] = deque()
+        self._hold = Hold()
         self._channel: AbstractChannel | None = None
-        self._consumer_tags: list[str] = []
-        self._hold = Hold(prefetch)
-        self._may_grow = asyncio.Event()
+        self._consumer_tag: str | None = None
+        self._is_consuming = False
+        self._may_take = asyncio.Event()
+        self._may_regulate = asyncio.Event()
         self._broken: asyncio.Future[None] | None = None
         self._registered_at_s = 0.0
         self._fruitless_count = 0
-        self._arrived = asyncio.Event()
         self._stopped = False
 
     async def run(self) -> None:
@@ -81,26 +86,22 @@ class Consumer:
         """Return why nothing is consumed now, or None."""
         if self._fruitless_count >= FRUITLESS_MOST and not self._is_fruitful():
             return f"the connection to {self.queue} ended {self._fruitless_count} times in a row, at once"
-        if not self._consumer_tags:
+        if not self._is_consuming:
             return f"no consumer on {self.queue}"
         held = self._hold.fault(_now_s())
         return None if held is None else f"{self.queue}: {held}"
 
     async def take(self, most: int) -> Batch | None:
-        """Wait for a message, then return it with whatever else is here, up to `most`; None once stopped."""
-        while not self._buffer and not self._stopped:
-            self._arrived.clear()
-            await self._arrived.wait()
+        """Wait for a message, then return it with whatever else is here, up to `most`; None once stopped.
+
+        The batch before must be settled, or its channel dead.
+        """
+        while not self._hold.has_ready and not self._stopped:
+            self._may_take.clear()
+            await self._may_take.wait()
         if self._stopped or self._channel is None:
             return None
-        count = min(most, len(self._buffer))
-        hold = self._hold
-
-        def on_ack(tag: int) -> None:
-            hold.settled(tag, _now_s())
-            self._may_grow.set()
-
-        return Batch(tuple(self._buffer.popleft() for _ in range(count)), self._channel, on_ack)
+        return Batch(self._hold.take(most), self._channel, self._hold, self._may_regulate.set)
 
     @property
     def is_stopped(self) -> bool:
@@ -108,59 +109,70 @@ class Consumer:
         return self._stopped
 
     async def stop(self) -> None:
-        """Take no more: cancel the consumer and forget what is buffered; the broker hands it to others."""
+        """Take no more: cancel the consumer and forget what is held; the broker hands it to others."""
         self._stopped = True
-        self._arrived.set()
-        channel = self._channel
-        if channel is not None:
-            await asyncio.gather(*(_cancel(channel, tag) for tag in self._consumer_tags))
+        self._may_take.set()
+        if self._channel is not None and self._consumer_tag is not None:
+            await apart(self._channel.basic_cancel(self._consumer_tag), timeout_s=ANSWER_TIMEOUT_S)
 
     async def _serve(self) -> None:
         await _check_is_quorum(self._url, self.queue, self.name)
         async with open_channel(self._url, name=self.name, confirms=False) as channel:
             broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._buffer, self._channel, self._hold, self._broken = deque(), channel, Hold(self._prefetch), broken
+            self._channel, self._hold, self._broken = channel, Hold(), broken
             channel.on_consumer_cancel_callbacks.add(lambda _: self._end(None))
-            self._may_grow.clear()
-            growing = asyncio.create_task(self._keep_growing(channel, self._hold))
-            for end in (broken, growing):
+            regulating = asyncio.create_task(self._regulate(channel, self._hold))
+            for end in (broken, regulating):
                 end.add_done_callback(_see)
             try:
-                await self._consume(channel, prefetch=self._hold.allowed)
-                self._registered_at_s = _now_s()
-                log.info("consumer_registered", queue=self.queue)
-                await _first_end(channel.closing, broken, growing)
+                await _first_end(channel.closing, broken, regulating)
             finally:
-                growing.cancel()
+                regulating.cancel()
                 self._fruitless_count = 0 if self._is_fruitful() else self._fruitless_count + 1
-                self._buffer, self._channel, self._consumer_tags = deque(), None, []
+                self._hold, self._channel, self._consumer_tag, self._is_consuming = Hold(), None, None, False
 
     def _is_fruitful(self) -> bool:
         """Whether this connection was good for something, or has lasted."""
         return self._hold.has_settled or _now_s() - self._registered_at_s > HEALTHY_AFTER_S
 
-    async def _keep_growing(self, channel: AbstractChannel, hold: Hold) -> None:
-        """Register further consumers as more may be held; return when all of the prefetch is.
+    async def _regulate(self, channel: AbstractChannel, hold: Hold) -> None:
+        """Consume; while suspects are here let nothing new come, and let them be taken after all else, a few at a time.
 
-        The earlier ones stay: to cancel one would lose what is on its way, and an ack by prefix would cover that.
+        What was on its way when the consumer is cancelled still arrives.
         """
-        while hold.allowed < self._prefetch:
-            await self._may_grow.wait()
-            self._may_grow.clear()
-            if (more := hold.grow()) > 0:
-                await self._consume(channel, prefetch=more)
-        await asyncio.Event().wait()
+        while True:
+            tag = await self._consume(channel)
+            await self._until(lambda: hold.has_suspects)
+            await channel.basic_cancel(tag, timeout=ANSWER_TIMEOUT_S)
+            await self._all_settled(channel, hold)
+            while hold.has_suspects:
+                hold.release()
+                self._may_take.set()
+                await self._all_settled(channel, hold)
 
-    async def _consume(self, channel: AbstractChannel, *, prefetch: int) -> None:
-        if self._stopped:
-            return
-        await channel.basic_qos(prefetch_count=prefetch, timeout=ANSWER_TIMEOUT_S)
+    async def _consume(self, channel: AbstractChannel) -> str:
+        await channel.basic_qos(prefetch_count=self._prefetch, timeout=ANSWER_TIMEOUT_S)
         consumed = await channel.basic_consume(self.queue, self._enqueue, timeout=ANSWER_TIMEOUT_S)
         heed_cancellation()
         assert consumed.consumer_tag is not None
-        self._consumer_tags.append(consumed.consumer_tag)
+        self._consumer_tag = consumed.consumer_tag
         if self._stopped:  # meanwhile
-            await _cancel(channel, consumed.consumer_tag)
+            await self.stop()
+        if not self._is_consuming:
+            self._is_consuming, self._registered_at_s = True, _now_s()
+            log.info("consumer_registered", queue=self.queue)
+        return consumed.consumer_tag
+
+    async def _all_settled(self, channel: AbstractChannel, hold: Hold) -> None:
+        """Return once all but the suspects is settled, and the broker knows: it answers after the acknowledgements."""
+        await self._until(lambda: hold.is_quiet)
+        await channel.basic_qos(prefetch_count=self._prefetch, timeout=ANSWER_TIMEOUT_S)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        """Wait for it; once stopped, for ever."""
+        while self._stopped or not condition():
+            self._may_regulate.clear()
+            await self._may_regulate.wait()
 
     async def _enqueue(self, delivered: DeliveredMessage) -> None:
         if delivered.channel is not self._channel or self._stopped:
@@ -170,10 +182,9 @@ class Consumer:
         except Exception as error:  # nobody would hear of it, and the message would be held for ever
             self._end(error)
             return
-        self._buffer.append(inbound)
         self._hold.arrived(inbound, _now_s())
-        self._arrived.set()
-        self._may_grow.set()
+        self._may_take.set()
+        self._may_regulate.set()
 
     def _end(self, error: Exception | None) -> None:
         """End this connection, for a reason of ours or because the broker has cancelled a consumer."""
@@ -193,10 +204,6 @@ def _see(end: "asyncio.Future[None]") -> None:
     """Of several ends the first one counts; asyncio would complain of the others."""
     if not end.cancelled():
         end.exception()
-
-
-async def _cancel(channel: AbstractChannel, tag: str) -> None:
-    await apart(channel.basic_cancel(tag), timeout_s=ANSWER_TIMEOUT_S)
 
 
 async def _first_end(*ends: "asyncio.Future[Any]") -> None:

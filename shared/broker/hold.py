@@ -1,68 +1,88 @@
-"""What one consumer holds unacknowledged: how much it may, and since when nothing of it was settled. Pure.
+"""What one consumer holds unacknowledged, what of it may be taken when, and since when nothing was settled. Pure.
 
 A message that was delivered often in vain may kill whoever holds it, and each time all that is held beside it comes
-closer to the delivery limit. So a consumer begins with one message, and holds more as what it held did no harm.
+closer to the delivery limit. Such suspects are kept back until everything else is settled. Then they come one by one in
+random order: half of those that do no harm are settled before the one that kills, and nobody stands behind it for ever.
 """
+
+import random
+from collections import deque
+from collections.abc import Collection
 
 from shared.messages import Inbound
 
 # One restart of a worker, or two in a rolling deployment, is no sign that a message kills.
 SUSPECT_AFTER_DELIVERIES = 2
+# After so many suspects that did no harm one more is tried at a time: five hundred cost some 65 batches.
+SUSPECTS_PER_STEP = 16
 # Longer than any batch takes that is not waiting for something; readiness must say so within 30 s.
 STUCK_AFTER_S = 20.0
 
 
 class Hold:
-    """The messages of one channel, whose delivery tags count from 1. Times are seconds of any one clock."""
+    """The messages of one channel. Times are seconds of any one clock."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self.allowed = 1
-        self._newest_tag = self._settled_tag = self._grown_at_tag = 0
-        self._is_fresh = False
+    def __init__(self, chance: random.Random | None = None) -> None:
+        self._chance = chance or random.Random()
+        self._ready: deque[Inbound] = deque()
+        self._suspects: list[Inbound] = []
+        self._unsettled: set[int] = set()
+        self._harmless_count = 0
         self._waiting_since_s = 0.0
+        self.has_settled = False
 
     def arrived(self, inbound: Inbound, now_s: float) -> None:
-        """Note a delivery."""
-        if self._newest_tag == self._settled_tag:
+        """Note a delivery: it may be taken now, or is kept back."""
+        if not self._unsettled:
             self._waiting_since_s = now_s
-        self._newest_tag = inbound.delivery_tag
-        self._is_fresh = self._is_fresh or not is_suspect(inbound)
-
-    def settled(self, tag: int, now_s: float) -> None:
-        """Note that everything up to this delivery tag is acknowledged."""
-        self._settled_tag = max(self._settled_tag, tag)
-        self._waiting_since_s = now_s
+        self._unsettled.add(inbound.delivery_tag)
+        (self._suspects if is_suspect(inbound) else self._ready).append(inbound)
 
     @property
-    def has_settled(self) -> bool:
-        """Whether anything was acknowledged."""
-        return self._settled_tag > 0
+    def has_ready(self) -> bool:
+        """Whether anything may be taken."""
+        return bool(self._ready)
 
-    def grow(self) -> int:
-        """Return how many more may be held from now on: all once one came that is no suspect, as nothing older is left.
+    @property
+    def has_suspects(self) -> bool:
+        """Whether anything is kept back."""
+        return bool(self._suspects)
 
-        Until then as many again as were settled since the last time: what kills its holder is soon held alone, and a
-        thousand suspects that do no harm cost a dozen steps.
-        """
-        room = self._most - self.allowed
-        if self._is_fresh:
-            more = room
-        elif self._settled_tag - self._grown_at_tag >= self.allowed:
-            more = min(room, self.allowed)
-        else:
-            return 0
-        self._grown_at_tag = self._settled_tag
-        self.allowed += more
-        return more
+    @property
+    def is_quiet(self) -> bool:
+        """Whether all is settled but what is kept back."""
+        return len(self._unsettled) == len(self._suspects)
+
+    def take(self, most: int) -> tuple[Inbound, ...]:
+        """Return what may be taken, up to `most`, in the order it came."""
+        return tuple(self._ready.popleft() for _ in range(min(most, len(self._ready))))
+
+    def release(self) -> None:
+        """Let a suspect be taken; more at a time as they do no harm."""
+        self._chance.shuffle(self._suspects)
+        most = 1 + self._harmless_count // SUSPECTS_PER_STEP
+        self._ready.extend(self._suspects[:most])
+        self._harmless_count += len(self._suspects[:most])
+        del self._suspects[:most]
+
+    def covers_all_before(self, tags: Collection[int]) -> bool:
+        """Whether nothing else is unsettled up to the last of these tags, so that one ack by prefix does for them."""
+        last = max(tags)
+        return not any(tag < last for tag in self._unsettled.difference(tags))
+
+    def settled(self, tags: Collection[int], now_s: float) -> None:
+        """Note that these are acknowledged."""
+        self._unsettled.difference_update(tags)
+        self._waiting_since_s = now_s
+        self.has_settled = True
 
     def fault(self, now_s: float) -> str | None:
         """Return a word where messages are held and none was settled for too long, or None."""
-        count, age_s = self._newest_tag - self._settled_tag, now_s - self._waiting_since_s
+        count, age_s = len(self._unsettled), now_s - self._waiting_since_s
         return f"{count} messages held, none settled for {age_s:.0f} s" if count and age_s > STUCK_AFTER_S else None
 
 
 def is_suspect(inbound: Inbound) -> bool:
-    """Whether the message was delivered so often that it may be what killed its holders."""
+    """Whether the broker delivered it so often to somebody who did not settle it."""
     count = inbound.message.headers.get("x-delivery-count")
     return inbound.redelivered and isinstance(count, int) and count >= SUSPECT_AFTER_DELIVERIES

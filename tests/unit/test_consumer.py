@@ -8,6 +8,7 @@ from aiormq.exceptions import ChannelInvalidStateError
 
 from shared.broker import consumer
 from shared.broker.consumer import Batch, Consumer
+from shared.broker.hold import Hold
 from tests.builders import inbound
 
 
@@ -45,19 +46,20 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("end", ENDS)
 async def test_an_ack_on_a_dying_channel_is_over_soon(end: type[BaseException] | None) -> None:
     """What it was for comes again, and the inbox knows it."""
-    channel, heard = Channel(end), list[int]()
-    batch = Batch((inbound(b"{}", delivery_tag=7),), cast("Any", channel), heard.append)
+    channel, hold, heard = Channel(end), Hold(), list[str]()
+    hold.arrived(inbound(b"{}", delivery_tag=7), 0)
+    batch = Batch(hold.take(1), cast("Any", channel), hold, lambda: heard.append("settled"))
     async with asyncio.timeout(5):
         await batch.ack()
-    assert (channel.calls, heard) == (["ack"], [7])
+    assert (channel.calls, heard) == (["ack"], ["settled"])
 
 
 @pytest.mark.parametrize("end", ENDS)
 async def test_a_drain_does_not_wait_for_a_dying_channel(end: type[BaseException] | None) -> None:
-    """All consumers of the channel are cancelled at once; whether they are does not matter any more."""
+    """Whether the consumer is cancelled does not matter any more."""
     made, channel = Consumer("amqp://nowhere", "queue", name="test", prefetch=10), Channel(end)
-    made._channel, made._consumer_tags = cast("Any", channel), ["a", "b"]
+    made._channel, made._consumer_tag = cast("Any", channel), "a"
     async with asyncio.timeout(5):
         await made.stop()
         assert await made.take(1) is None
-    assert channel.calls == ["cancel a", "cancel b"]
+    assert channel.calls == ["cancel a"]

@@ -1,6 +1,10 @@
-"""How much a consumer may hold, and how messages that nobody settles show."""
+"""What may be taken when, what one ack covers, and how messages that nobody settles show."""
 
-from shared.broker.hold import STUCK_AFTER_S, SUSPECT_AFTER_DELIVERIES, Hold
+import random
+
+import pytest
+
+from shared.broker.hold import STUCK_AFTER_S, SUSPECT_AFTER_DELIVERIES, SUSPECTS_PER_STEP, Hold
 from shared.messages import Inbound
 from tests.builders import inbound
 
@@ -10,58 +14,104 @@ def came(tag: int, *, deliveries: int = 0) -> Inbound:
     return inbound(b"{}", delivery_tag=tag, redelivered=deliveries > 0, message={"headers": headers})
 
 
-def suspect(tag: int) -> Inbound:
-    return came(tag, deliveries=SUSPECT_AFTER_DELIVERIES)
+def holding(*deliveries: int) -> Hold:
+    """Messages with tags from 1 on, delivered so often before."""
+    hold = Hold()
+    for tag, count in enumerate(deliveries, 1):
+        hold.arrived(came(tag, deliveries=count), 0)
+    return hold
 
 
-def test_it_begins_with_one_and_a_message_that_is_no_suspect_lets_it_have_all() -> None:
-    """Also one that came a second time: a restart is no sign yet."""
-    for first in (came(1), came(1, deliveries=SUSPECT_AFTER_DELIVERIES - 1)):
-        hold = Hold(500)
-        assert hold.allowed == 1
-        hold.arrived(first, 0)
-        assert (hold.grow(), hold.allowed, hold.grow()) == (499, 500, 0)
+def tags(taken: tuple[Inbound, ...]) -> list[int]:
+    return [each.delivery_tag for each in taken]
 
 
-def test_suspects_that_do_no_harm_double_it() -> None:
-    """Each time as many as it may hold are settled."""
-    hold, grown, tag = Hold(500), [], 0
-    while hold.allowed < 500:
-        tag += 1
-        hold.arrived(suspect(tag), 0)
-        assert hold.grow() == 0
-        hold.settled(tag, 0)
-        if more := hold.grow():
-            grown.append((tag, more))
-    assert grown == [(1, 1), (3, 2), (7, 4), (15, 8), (31, 16), (63, 32), (127, 64), (255, 128), (511, 244)]
+def settle_all(hold: Hold) -> list[list[int]]:
+    """Take and settle everything, suspects as they are released; return the batches."""
+    batches = []
+    while hold.has_ready or hold.has_suspects:
+        if hold.is_quiet:
+            hold.release()
+        batches.append(tags(hold.take(250)))
+        hold.settled(batches[-1], 0)
+    return batches
 
 
-def test_a_partner_cannot_make_its_message_a_suspect_or_none() -> None:
+def test_what_came_back_often_waits_until_all_else_is_settled() -> None:
+    """A restart or two are no sign yet."""
+    hold = holding(0, SUSPECT_AFTER_DELIVERIES, SUSPECT_AFTER_DELIVERIES - 1)
+    assert not hold.is_quiet
+    assert tags(hold.take(10)) == [1, 3]
+    assert (hold.has_ready, hold.has_suspects, hold.is_quiet) == (False, True, False)
+    hold.settled([1, 3], 0)
+    assert hold.is_quiet
+    hold.release()
+    assert (hold.has_suspects, hold.is_quiet, tags(hold.take(10))) == (False, False, [2])
+    hold.settled([2], 0)
+    assert hold.is_quiet
+
+
+def test_suspects_come_one_by_one_at_first_then_more_as_they_do_no_harm() -> None:
+    """Five hundred that three restarts brought back are soon settled."""
+    sizes = [len(batch) for batch in settle_all(holding(*[2] * 500))]
+    assert sizes[: SUSPECTS_PER_STEP + 2] == [1] * SUSPECTS_PER_STEP + [2, 2]
+    assert len(sizes) < 70
+    assert sum(sizes) == 500
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_neighbours_of_what_kills_are_soon_settled(seed: int) -> None:
+    """In the order of the queue whatever stands behind it would die beside it each time, up to the limit."""
+    chance = random.Random(seed)
+    left, killer, deaths = set(range(1, 501)), 250, 0
+    while left != {killer}:
+        hold = Hold(chance)
+        for tag in sorted(left):  # some were brought back before it came
+            hold.arrived(came(tag, deliveries=2 + deaths + tag % 2), 0)
+        while hold.is_quiet:
+            hold.release()
+            batch = tags(hold.take(250))
+            if killer not in batch:
+                hold.settled(batch, 0)
+                left -= set(batch)
+        deaths += 1
+    assert deaths < 20
+
+
+def test_one_ack_by_prefix_does_where_nothing_before_it_is_unsettled() -> None:
+    hold = holding(0, 3, 0, 0)
+    assert hold.covers_all_before([1])
+    assert not hold.covers_all_before([1, 3])
+    hold.settled([1, 3, 4], 0)
+    assert hold.covers_all_before([2])
+
+
+def test_a_partner_cannot_make_its_message_a_suspect() -> None:
     """Only the broker counts, and only what was redelivered has a count; other types mean nothing."""
-    for odd in ("2", None, [2], -1):
-        hold = Hold(10)
-        hold.arrived(inbound(b"{}", redelivered=True, message={"headers": {"x-delivery-count": odd}}), 0)
-        assert hold.grow() == 9
+    for redelivered, count in ((True, "9"), (True, None), (True, [9]), (True, -1), (False, 9)):
+        hold = Hold()
+        hold.arrived(inbound(b"{}", redelivered=redelivered, message={"headers": {"x-delivery-count": count}}), 0)
+        assert hold.has_ready
 
 
 def test_messages_that_nobody_settles_are_a_fault() -> None:
     """Whatever has become of them inside."""
-    hold = Hold(10)
+    hold = Hold()
     assert hold.fault(1000) is None
     hold.arrived(came(1), 1000)
     hold.arrived(came(2), 1010)
     assert hold.fault(1000 + STUCK_AFTER_S) is None
     assert hold.fault(1001 + STUCK_AFTER_S) == "2 messages held, none settled for 21 s"
-    hold.settled(1, 1021)
+    hold.settled([1], 1021)
     assert hold.fault(1022) is None
     assert hold.fault(1022 + STUCK_AFTER_S) == "1 messages held, none settled for 21 s"
-    hold.settled(2, 1042)
+    hold.settled([2], 1042)
     assert hold.fault(9000) is None
 
 
 def test_a_consumer_with_nothing_to_do_is_no_fault_and_its_next_message_has_its_time() -> None:
-    hold = Hold(10)
+    hold = Hold()
     hold.arrived(came(1), 0)
-    hold.settled(1, 1)
+    hold.settled([1], 1)
     hold.arrived(came(2), 5000)
     assert hold.fault(5001) is None
