@@ -4,6 +4,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+# The counts of which every row must show 0.
+WRONG = (
+    "lost", "applied_twice", "undelivered", "duplicates_unexplained", "ghosts_denied", "dead_letters", "uncommitted",
+    "unverified", "wrongly_refused", "failed_visibly", "charged_twice", "payments_lost", "refunded_twice",
+)  # fmt: skip
+
 
 @dataclass(slots=True)
 class Findings:
@@ -47,14 +53,14 @@ class Findings:
         return not any((self.lost, self.undelivered, self.payments_lost, self.charged_twice))
 
     @property
+    def wrong(self) -> dict[str, int]:
+        """What must not be and is, with its count. A delivery may fail in public, but no row gives it cause to."""
+        return {count: found for count in WRONG if (found := getattr(self, count))}
+
+    @property
     def is_clean(self) -> bool:
-        """Whether nothing is wrong. A delivery may fail in public, but no row gives it cause to."""
-        return self.is_settled and not any(
-            (
-                self.is_void, self.applied_twice, self.duplicates_unexplained, self.ghosts_denied, self.dead_letters,
-                self.uncommitted, self.unverified, self.wrongly_refused, self.refunded_twice, self.failed_visibly,
-            )
-        )  # fmt: skip
+        """Whether there was something to look at, and nothing is wrong."""
+        return not self.is_void and not self.wrong
 
     def blame(self, what: str, examples: Iterable[object]) -> int:
         """Count, and keep the first few as examples."""

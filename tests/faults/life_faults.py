@@ -6,8 +6,10 @@ import shutil
 import signal
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 from ops.local_stack.processes import Name, Process
 from tests.faults.broker_faults import only_honest_refusals
@@ -15,17 +17,26 @@ from tests.faults.crew import NeverFired
 from tests.faults.load import Load
 from tests.faults.row import Fault
 from tests.faults.site import Site
+from tests.proxy import Way
 from tests.wrong_clock import WrongClock
 
 STOPPED_S = 4.0
 # Beyond heartbeat and idle-in-transaction timeout: broker and database have both given it up.
 LONG_STOPPED_S = 28.0
 STEPPED_S = 3.0
+# As many attempts as begin in this time are in hand, all of them without an answer.
+UNANSWERED_S = 0.4
+# Older than any attempt of a worker that is awake.
+SLEPT_S = 1.2
+# The others look for what is due every second; a transaction that sleeps, too, holds its locks for a while.
+REPEATED_WITHIN_S = 40.0
+POLL_S = 0.1
 
 # What time alone would do to the leases of a worker that has stopped.
 _END_LEASES = """UPDATE callback_deliveries SET "leasedUntil" = now()
     WHERE state = 'PENDING' AND id IN (SELECT "callbackId" FROM callback_attempts
         WHERE outcome = 'open' AND "startedAt" < now() - interval '0.8 s') RETURNING id"""
+_COUNT_PENDING = "SELECT count(*) FROM callback_deliveries WHERE id = ANY($1) AND state = 'PENDING'"
 
 
 def stopped(name: Name, seconds: float, *, is_long: bool = False) -> Fault:
@@ -48,19 +59,36 @@ def stopped(name: Name, seconds: float, *, is_long: bool = False) -> Fault:
 async def overtaken(site: Site, _: Load) -> str:
     """A callback worker sleeps through its leases; others repeat its attempts; then it wakes with its old results."""
     zombie = site.crew.members[Name.CALLBACK_WORKER][0]
-    taken = 0
     for _try in range(5):
-        zombie.signal(signal.SIGSTOP)
+        await _asleep_before_its_answers(site, zombie)
         try:
-            await asyncio.sleep(1.2)
-            taken = len(await site.database.fetch(_END_LEASES))
-            await asyncio.sleep(2.0)
+            await asyncio.sleep(SLEPT_S)
+            taken = [row["id"] for row in await site.database.fetch(_END_LEASES)]
+            await _repeated(site, taken)
         finally:
             zombie.signal(signal.SIGCONT)
         if taken:
-            return f"{taken} leases ended in its sleep"
+            return f"{len(taken)} leases ended in its sleep"
         await asyncio.sleep(0.5)
     raise NeverFired("it held no lease when it was stopped")
+
+
+async def _asleep_before_its_answers(site: Site, zombie: Process) -> None:
+    """Stop it with attempts in hand that the subscriber has had: their answers wait for it."""
+    site.subscriber_link.hold(Way.BACK)
+    try:
+        await asyncio.sleep(UNANSWERED_S)
+        zombie.signal(signal.SIGSTOP)
+    finally:
+        site.subscriber_link.restore()
+
+
+async def _repeated(site: Site, callback_ids: Sequence[UUID]) -> None:
+    deadline = time.monotonic() + REPEATED_WITHIN_S
+    while await site.database.value(_COUNT_PENDING, callback_ids):
+        if time.monotonic() > deadline:
+            raise NeverFired("nobody repeated its attempts")
+        await asyncio.sleep(POLL_S)
 
 
 async def rolled(site: Site, _: Load) -> str:
