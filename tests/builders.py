@@ -1,11 +1,14 @@
 """Builders of domain values with overridable defaults."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 from session_worker.session import Received
+from shared.broker.consumer import Batch
+from shared.broker.hold import Hold
 from shared.commands import AnyCommand, CancelSession, RecordMeter, RequestSession, StartSession, StopSession
 from shared.messages import Inbound, Message
 
@@ -61,6 +64,11 @@ def cancel(session_id: UUID, **changes: Any) -> Received:
 def meter(session_id: UUID, wh: float, **changes: Any) -> Received:
     fields = {"meter_wh": Decimal(str(wh)), **changes.pop("fields", {})}
     return received(RecordMeter(session_id=session_id, **fields), session_id, **changes)
+
+
+def batch(messages: Sequence[Inbound], channel: object) -> Batch:
+    """What a consumer of this channel gives to its loop; nobody hears of its end."""
+    return Batch(tuple(messages), cast("Any", channel), Hold(), lambda: None)
 
 
 def inbound(body: bytes, **changes: Any) -> Inbound:

@@ -16,7 +16,7 @@ from shared.broker.publisher import Outcome
 from shared.callback_commands import Redeliver, RemoveSubscription
 from shared.errors import RejectCode
 from shared.messages import Inbound, Outgoing
-from tests.builders import NOW, inbound
+from tests.builders import NOW, batch, inbound
 from tests.unit.callback_worker.test_event_loop import Channel
 
 
@@ -39,7 +39,7 @@ class House:
         await loop.run()
 
     async def take(self, _: int) -> Batch | None:
-        return Batch(tuple(self.batches.popleft()), cast("Any", self.channel)) if self.batches else None
+        return batch(self.batches.popleft(), self.channel) if self.batches else None
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator["House"]:

@@ -21,7 +21,7 @@ from shared.broker.publisher import Outcome
 from shared.errors import RejectCode, Unavailable
 from shared.events import CALLBACK_URL, ReceivedEvent
 from shared.messages import Inbound, Outgoing
-from tests.builders import NOW, inbound
+from tests.builders import NOW, batch, inbound
 
 
 class Channel:
@@ -31,7 +31,7 @@ class Channel:
         self.is_closed = False
         self.acked: list[int] = []
 
-    async def basic_ack(self, delivery_tag: int, *, multiple: bool, wait: bool) -> None:
+    async def basic_ack(self, delivery_tag: int, *, multiple: bool) -> None:
         self.acked.append(delivery_tag)
 
 
@@ -51,7 +51,7 @@ class House:
         await Intake(part, part, births=part, dispatcher=part, drain=self.drain, clock=lambda: NOW).run()
 
     async def take(self, _: int) -> Batch | None:
-        return Batch(tuple(self.batches.popleft()), cast("Any", self.channel)) if self.batches else None
+        return batch(self.batches.popleft(), self.channel) if self.batches else None
 
     async def register(self, events: Sequence[ReceivedEvent], _: object, *, wanted: Callable[[], bool]) -> list[str]:
         self.steps.append(("register", len(events)))
