@@ -48,8 +48,11 @@ _WRITE = text(f"""
         "openUntil" = excluded."openUntil", "probeId" = excluded."probeId", "probeUntil" = excluded."probeUntil" """)  # noqa: S608 - a constant
 _FORGET = text("DELETE FROM callback_hosts WHERE destination = ANY (CAST(:destinations AS text[]))")
 _RELEASE = text("""
-    UPDATE callback_hosts SET "probeId" = NULL, "probeUntil" = NULL
-    WHERE "probeId" = ANY (CAST(:ids AS uuid[])) AND "openUntil" IS NOT NULL""")
+    WITH released AS (
+        SELECT destination FROM callback_hosts
+        WHERE "probeId" = ANY (CAST(:ids AS uuid[])) AND "openUntil" IS NOT NULL ORDER BY destination FOR UPDATE)
+    UPDATE callback_hosts AS h SET "probeId" = NULL, "probeUntil" = NULL
+    FROM released WHERE h.destination = released.destination""")
 # The open ones first: those are what the view is for.
 _READ = text("""
     SELECT destination, greatest("openUntil", "probeUntil") AS until

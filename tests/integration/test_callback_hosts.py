@@ -3,6 +3,7 @@
 Transaction by transaction, without a worker around them.
 """
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -24,6 +25,7 @@ from callback_worker.upkeep import EXPIRED_MOST, Upkeep
 from shared.database import create_engine
 from tests.deliveries import LEASE, NOW, claim, claimed, insert, insert_backlog, note, row
 from tests.servers import House
+from tests.wire import eventually
 
 DEAD = "dead.example:443"
 # The breaker opens at NOW, for a second at most.
@@ -176,6 +178,47 @@ async def test_a_probe_waits_for_a_slot_of_its_host(engine: AsyncEngine) -> None
     await opened(engine, row(DEAD))
     assert (await claimed(engine, claim(now=PROBE_AT, per_host=20, taken={DEAD: 20}))).attempts == []
     assert len((await claimed(engine, claim(now=PROBE_AT, per_host=20, taken={DEAD: 19}))).attempts) == 1
+
+
+async def test_probes_that_were_not_made_are_released_in_the_order_in_which_all_lock_hosts(engine: AsyncEngine) -> None:
+    """Whoever writes results meanwhile locks the same rows by name: in another order each would wait for the other."""
+    ids = [uuid4(), uuid4()]
+    async with engine.begin() as tx:
+        # The order in which a statement without one of its own would find them.
+        for destination, probe in (("b", ids[0]), ("a", ids[1])):
+            await tx.execute(
+                text("""
+                    INSERT INTO callback_hosts (destination, "windowEndsAt", "successCount", "failureCount",
+                        "failingIds", "streakCount", "openCount", "openUntil", "probeId", "probeUntil")
+                    VALUES (:destination, now(), 0, 1, '{}', 1, 1, now(), :probe, now() + interval '1 minute')"""),
+                {"destination": destination, "probe": probe},
+            )
+
+    async def release() -> None:
+        async with engine.begin() as tx:
+            await release_probes(tx, ids)
+
+    lock = text("SELECT FROM callback_hosts WHERE destination = :destination FOR UPDATE")
+    async with engine.begin() as tx:
+        await tx.execute(lock, {"destination": "a"})
+        releasing = asyncio.create_task(release())
+        await eventually(lambda: somebody_waits(engine))
+        await tx.execute(lock, {"destination": "b"})
+    await releasing
+    async with engine.connect() as tx:
+        left = await tx.execute(text('SELECT count("probeId") FROM callback_hosts'))
+    assert left.scalar_one() == 0
+
+
+async def somebody_waits(engine: AsyncEngine) -> bool:
+    """Whether a transaction of this database waits for a lock."""
+    async with engine.connect() as tx:
+        found = await tx.execute(
+            text(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+        )
+    return bool(found.scalar_one())
 
 
 async def test_rows_that_say_nothing_any_more_go(engine: AsyncEngine) -> None:
