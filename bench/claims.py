@@ -99,7 +99,8 @@ async def _plan(engine: AsyncEngine) -> list[str]:
 async def _explained(engine: AsyncEngine, option: str) -> list[Any]:
     now = datetime.now(UTC) + timedelta(seconds=1)
     wanted = Claim(
-        now=now, leased_until=now, most=SLOTS, spare=SLOTS, per_host=SLOTS_PER_HOST, taken={}, in_hand=[],
+        now=now, leased_until=now, most=SLOTS, spare=SLOTS, unproven_spare=SLOTS, per_host=SLOTS_PER_HOST, taken={},
+        quick=(), in_hand=[],
     )  # fmt: skip
     async with engine.connect() as tx:
         await _as_the_worker(tx)

@@ -28,7 +28,8 @@ _IS_DUE = """state = 'PENDING' AND "nextAttemptAt" <= :now AND "expiresAt" > :no
 # not the backlog, and a destination with a million due rows takes one turn like any other.
 # One whose breaker is open gives nothing, until whoever locks its row first may probe it: with what became due last and
 # was tried least, which is not the same broken URL each time, nor one delivery's whole schedule. Slots go to those with
-# the fewest in flight, and as for newborn deliveries (slots.py) a destination never has more than are free then.
+# the fewest in flight, and as for newborn deliveries (slots.py) a destination never has more than are free then, nor
+# one that is not `quick` more than are left of the slots for its like.
 CLAIM = text(
     """
     WITH RECURSIVE steps (destination, earliest, number) AS (
@@ -41,19 +42,21 @@ CLAIM = text(
             ORDER BY destination, "nextAttemptAt" LIMIT 1) AS later
         WHERE steps.number <= CAST(:most_destinations AS integer)
     ), visited AS (
-        SELECT steps.destination, coalesce(busy.taken, 0) AS taken FROM steps
+        SELECT steps.destination, coalesce(busy.taken, 0) AS taken, quick.destination IS NULL AS "isUnproven" FROM steps
         LEFT JOIN unnest(CAST(:busy AS text[]), CAST(:busy_counts AS integer[])) AS busy (destination, taken)
             ON busy.destination = steps.destination
+        LEFT JOIN unnest(CAST(:quick AS text[])) AS quick (destination) ON quick.destination = steps.destination
         WHERE number <= CAST(:most_destinations AS integer) AND earliest <= :now
+            AND (quick.destination IS NOT NULL OR CAST(:unproven_spare AS integer) > 0)
     ), healthy AS (
-        SELECT destination, taken FROM visited WHERE NOT EXISTS (
+        SELECT * FROM visited WHERE NOT EXISTS (
             SELECT FROM callback_hosts AS h WHERE h.destination = visited.destination AND h."openUntil" IS NOT NULL)
     ), probed AS (
-        SELECT h.destination, visited.taken FROM callback_hosts AS h JOIN visited ON visited.destination = h.destination
+        SELECT visited.* FROM callback_hosts AS h JOIN visited ON visited.destination = h.destination
         WHERE h."openUntil" <= :now AND (h."probeUntil" IS NULL OR h."probeUntil" <= :now)
         FOR UPDATE OF h SKIP LOCKED
     ), due AS (
-        SELECT d.*, healthy.taken, false AS "isProbe" FROM healthy CROSS JOIN LATERAL (
+        SELECT d.*, healthy.taken, healthy."isUnproven", false AS "isProbe" FROM healthy CROSS JOIN LATERAL (
             SELECT id, destination, "nextAttemptAt", "leasedUntil" FROM callback_deliveries
             WHERE destination = healthy.destination AND IS_DUE
             ORDER BY "nextAttemptAt"
@@ -61,7 +64,7 @@ CLAIM = text(
                                     ceil(CAST(:most AS numeric) / (SELECT count(*) FROM healthy))))
             FOR UPDATE SKIP LOCKED) AS d
     ), probes AS (
-        SELECT d.*, probed.taken, true AS "isProbe" FROM probed CROSS JOIN LATERAL (
+        SELECT d.*, probed.taken, probed."isUnproven", true AS "isProbe" FROM probed CROSS JOIN LATERAL (
             SELECT id, destination, "nextAttemptAt", "leasedUntil" FROM (
                 SELECT id, destination, "nextAttemptAt", "leasedUntil", "attemptCount" FROM callback_deliveries
                 WHERE destination = probed.destination AND IS_DUE
@@ -71,9 +74,14 @@ CLAIM = text(
     ), ranked AS (
         SELECT *, taken + row_number() OVER (PARTITION BY destination ORDER BY "nextAttemptAt") - 1 AS level
         FROM (SELECT * FROM due UNION ALL SELECT * FROM probes) AS candidates
+    ), admitted AS (
+        SELECT * FROM (
+            SELECT *, row_number() OVER (PARTITION BY "isUnproven" ORDER BY level, "nextAttemptAt") - 1 AS place
+            FROM ranked) AS placed
+        WHERE NOT "isUnproven" OR level < CAST(:unproven_spare AS integer) - place
     ), chosen AS (
         SELECT id, "isProbe", "leasedUntil" IS NOT NULL AS "isAbandoned" FROM (
-            SELECT *, row_number() OVER (ORDER BY level, "nextAttemptAt") - 1 AS turn FROM ranked) AS ordered
+            SELECT *, row_number() OVER (ORDER BY level, "nextAttemptAt") - 1 AS turn FROM admitted) AS ordered
         WHERE turn < :most AND level < :spare - turn
     ), claimed AS (
         UPDATE callback_deliveries AS d
@@ -97,14 +105,17 @@ class Claim:
     """What a worker may take: `most` in all, `per_host` less what is in flight there, nothing `in_hand`.
 
     Destinations are visited from `first` on ('' is the first of all), `most_destinations` of them; none gets more than
-    are left of `spare`. `takes_over` adds what was claimed by a worker whose lease has ended.
+    are left of `spare`, and all that are not `quick` together no more than are left of `unproven_spare`. `takes_over`
+    adds what was claimed by a worker whose lease has ended.
     """
 
     now: datetime
     leased_until: datetime
     most: int
     spare: int
+    unproven_spare: int
     per_host: int
+    quick: Collection[str]
     taken: Mapping[str, int]
     in_hand: Collection[UUID]
     first: str = ""
@@ -142,6 +153,8 @@ def parameters_of(claim: Claim) -> dict[str, Any]:
         "leased_until": claim.leased_until,
         "most": claim.most,
         "spare": claim.spare,
+        "unproven_spare": claim.unproven_spare,
+        "quick": list(claim.quick),
         "per_host": claim.per_host,
         "busy": list(claim.taken),
         "busy_counts": list(claim.taken.values()),

@@ -87,6 +87,7 @@ class Dispatcher:
             crash_points.reach("callback_worker.between_commit_and_post")
             with self.turns.turn():
                 result = await self._sender.send(attempt)
+            self._slots.note(attempt.destination, result.duration_ms / 1000)
             crash_points.reach("callback_worker.between_post_and_result")
             self._results.put(attempt, result)
             _tell(attempt, result)

@@ -149,17 +149,20 @@ class Redeliveries:
         """Return how many of each destination have their turn, within the share that all of them have together."""
         counts: dict[str, int] = {}
         self._unserved = ""
-        room = -(-self._dispatcher.room() // SHARE)
+        room, unproven = -(-self._dispatcher.room() // SHARE), self._slots.unproven_spare
         for index, destination in enumerate(destinations):
             if room <= 0:
                 self._unserved = destination
                 break
             share = -(-room // (len(destinations) - index))
-            free = min(self._slots.per_host, self._slots.spare) - self._slots.taken.get(destination, 0)
+            free = min(self._slots.per_host, self._slots.spare_of(destination)) - self._slots.taken.get(destination, 0)
             count = min(share, free, self._pace.left(destination))
+            if destination not in self._slots.quick:
+                count = min(count, unproven)
             if count > 0:
                 counts[destination] = count
                 room -= count
+                unproven -= 0 if destination in self._slots.quick else count
         return counts
 
 

@@ -138,13 +138,16 @@ class Retries:
         return len(claimed.attempts)
 
     async def _claim(self) -> Claimed:
-        now = self._clock()
+        now, slots = self._clock(), self._slots
         claim = Claim(
             now=now,
             leased_until=now + timedelta(seconds=self._terms.lease_s),
             most=max(0, self._dispatcher.room()),
-            spare=self._slots.spare,
-            per_host=self._slots.per_host,
+            spare=slots.spare,
+            unproven_spare=slots.unproven_spare,
+            per_host=slots.per_host,
+            # While there are enough slots for all, it does not matter which are for whom.
+            quick=slots.quick if slots.unproven_spare < 2 * slots.kept else (),
             taken=self._slots.taken,
             in_hand=self._dispatcher.in_hand(),
             first=self._next_destination,

@@ -48,12 +48,12 @@ async def insert_backlog(engine: AsyncEngine, destinations: str, count: int, *, 
 
 
 def claim(
-    *, now: datetime = NOW, most: int = 100, spare: int = 1000, per_host: int = 20,
-    taken: Mapping[str, int] | None = None, in_hand: Collection[UUID] = (), **others: Any,
+    *, now: datetime = NOW, most: int = 100, spare: int = 1000, unproven_spare: int | None = None, per_host: int = 20,
+    taken: Mapping[str, int] | None = None, quick: Collection[str] = (), in_hand: Collection[UUID] = (), **others: Any,
 ) -> Claim:  # fmt: skip
     return Claim(
-        now=now, leased_until=now + LEASE, most=most, spare=spare, per_host=per_host, taken=taken or {},
-        in_hand=in_hand, **others,
+        now=now, leased_until=now + LEASE, most=most, spare=spare, per_host=per_host, taken=taken or {}, quick=quick,
+        unproven_spare=spare if unproven_spare is None else unproven_spare, in_hand=in_hand, **others,
     )  # fmt: skip
 
 

@@ -47,6 +47,29 @@ async def test_no_host_gets_more_than_its_free_slots(engine: AsyncEngine) -> Non
     assert Counter(attempt.destination for attempt in found.attempts) == {"b": 2, "c": 5}
 
 
+async def test_hosts_that_are_not_quick_share_what_is_left_for_them(engine: AsyncEngine) -> None:
+    """However many and however old their deliveries are, those of the quick ones are claimed as well."""
+    old = NOW - timedelta(hours=1)
+    await insert(engine, *(row(f"thin-{number}", nextAttemptAt=old) for number in range(300)))
+    await insert(engine, row("quick"), row("quick too"))
+    found = await claimed(engine, claim(most=10, unproven_spare=4, quick=("quick", "quick too", "absent")))
+    destinations = Counter(attempt.destination.split("-")[0] for attempt in found.attempts)
+    assert destinations == {"thin": 4, "quick": 1, "quick too": 1}
+
+
+async def test_where_nothing_is_left_for_others_only_the_quick_ones_are_claimed(engine: AsyncEngine) -> None:
+    await insert(engine, *(row(host) for host in ("a", "b", "c") for _ in range(3)))
+    found = await claimed(engine, claim(unproven_spare=0, quick=("b",)))
+    assert Counter(attempt.destination for attempt in found.attempts) == {"b": 3}
+
+
+async def test_one_host_that_is_not_quick_leaves_some_to_others_of_its_like(engine: AsyncEngine) -> None:
+    """As with all slots: never more in flight than are free for them then."""
+    await insert(engine, *(row("a") for _ in range(9)))
+    found = await claimed(engine, claim(unproven_spare=4))
+    assert len(found.attempts) == 2
+
+
 async def test_what_is_not_due_leased_or_in_hand_is_left_alone(engine: AsyncEngine) -> None:
     """And so is what has ended."""
     due, held = row("a"), row("a")

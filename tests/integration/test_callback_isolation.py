@@ -132,6 +132,26 @@ async def test_a_hundred_thousand_due_deliveries_to_a_dead_host_starve_nobody_an
     assert grown < MOST_GROWTH_BYTES
 
 
+async def test_hundreds_of_hosts_that_hang_with_one_attempt_each_leave_slots_to_who_is_quick(
+    start_worker: StartWorker, source: EventSource, receiver: Receiver, log: CallbackLog, database: asyncpg.Connection
+) -> None:
+    """Each keeps within its cap, no breaker opens for so few failures, and together they would have every slot."""
+    await start_worker(CALLBACK_TIMEOUT_S="17", CALLBACK_RETRY_SCHEDULE_S="0,60")
+    proof = event(receiver.url())
+    await source.publish(proof)
+    await log.all_delivered([proof.event_id])
+    # It takes connections, at four hundred addresses, and says nothing.
+    with socket.create_server(("0.0.0.0", 0), backlog=1024) as silent:
+        port = silent.getsockname()[1]
+        await source.publish(*(event(f"http://127.0.{n // 250}.{n % 250 + 1}:{port}/") for n in range(2, 402)))
+        await eventually(lambda: in_hand(database, 150))
+        heard = [event(receiver.url()) for _ in range(100)]
+        await source.publish(*heard)
+        await log.all_delivered([each.event_id for each in heard])
+        # So nobody of the others was waited for, and none of them got more than their share.
+        assert await in_hand(database, 150)
+
+
 async def test_after_a_410_nothing_more_is_sent_to_that_url_of_that_session(
     start_worker: StartWorker, source: EventSource, receiver: Receiver, log: CallbackLog, database: asyncpg.Connection
 ) -> None:
