@@ -12,13 +12,17 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from callback_worker.redelivery_store import add_job, add_redelivery
+from callback_worker.redelivery_store import add_job, add_redelivery, count_redeliveries
 from callback_worker.subscriptions import remove_subscription, set_subscription
 from callback_worker.tables import inbox
 from shared.callback_commands import CallbackCommand, Redeliver, RemoveSubscription, SetSubscription
 from shared.database import insert_rows
 from shared.ids import conflict_id
 from shared.retention.age import is_forgotten
+
+# Whoever mends a receiver tries a few times; more in an hour is a loop, whose attempts fill the log.
+REDELIVERIES_MOST: Final = 100
+REDELIVERIES_WITHIN: Final = timedelta(hours=1)
 
 _KNOWN = text('SELECT "bodyHash" FROM callback_inbox WHERE "messageId" = :message_id')
 _REFUSE = text("""
@@ -31,6 +35,7 @@ class Refusal(StrEnum):
 
     IDEMPOTENCY_CONFLICT = "IDEMPOTENCY_CONFLICT"
     NOT_PRIVILEGED = "NOT_PRIVILEGED"
+    TOO_MANY_REDELIVERIES = "TOO_MANY_REDELIVERIES"
     TOO_MANY_SUBSCRIPTIONS = "TOO_MANY_SUBSCRIPTIONS"
     TOO_OLD = "TOO_OLD"
     UNKNOWN_CALLBACK = "UNKNOWN_CALLBACK"
@@ -115,6 +120,8 @@ async def _handle(tx: AsyncConnection, received: Received, now: datetime, expire
             await remove_subscription(tx, received.client, name)
             return None
         case Redeliver(callback_id=UUID() as callback_id):
+            if await _were_too_many(tx, received, callback_id, now):
+                return Refusal.TOO_MANY_REDELIVERIES
             is_known = await add_redelivery(
                 tx, callback_id, received.message_id, received.acts_on, now=now, expires_at=expires_at
             )
@@ -125,3 +132,11 @@ async def _handle(tx: AsyncConnection, received: Received, now: datetime, expire
             await add_job(tx, command, received.message_id, now)
             return None
     assert_never(received.command)
+
+
+async def _were_too_many(tx: AsyncConnection, received: Received, callback_id: UUID, now: datetime) -> bool:
+    """Whether a client has had its callback sent again as often as it may; operators may always."""
+    if received.privileged:
+        return False
+    count = await count_redeliveries(tx, callback_id, received.client, since=now - REDELIVERIES_WITHIN)
+    return count >= REDELIVERIES_MOST

@@ -32,6 +32,12 @@ _ADD = text("""
     FROM callback_deliveries
     WHERE id = :callback_id AND (CAST(:client AS text) IS NULL OR client = :client)
     RETURNING "callbackId" """)
+# One that is in flight waits still, in the second of the two tables.
+_COUNT = text("""
+    SELECT (SELECT count(*) FROM callback_attempts
+            WHERE "callbackId" = d.id AND manual AND outcome NOT IN ('open', 'not_made') AND "startedAt" > :since)
+        + (SELECT count(*) FROM callback_redeliveries WHERE "callbackId" = d.id)
+    FROM callback_deliveries AS d WHERE d.id = :callback_id AND d.client = :client""")
 _NEXT_JOB = text("""
     SELECT "messageId", filter, "afterId", "createdAt" FROM callback_redelivery_jobs
     ORDER BY "createdAt", "messageId" LIMIT 1 FOR UPDATE SKIP LOCKED""")
@@ -142,6 +148,12 @@ async def add_redelivery(
         "callback_id": callback_id, "message_id": message_id, "client": client, "now": now, "expires_at": expires_at,
     }  # fmt: skip
     return (await tx.execute(_ADD, parameters)).one_or_none() is not None
+
+
+async def count_redeliveries(tx: AsyncConnection, callback_id: UUID, client: str, *, since: datetime) -> int:
+    """Return how often a callback of this client was sent again since then, or is about to be."""
+    found = await tx.execute(_COUNT, {"callback_id": callback_id, "client": client, "since": since})
+    return int(found.scalar_one_or_none() or 0)
 
 
 async def add_job(tx: AsyncConnection, wanted: Redeliver, message_id: UUID, now: datetime) -> None:

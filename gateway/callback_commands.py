@@ -94,7 +94,8 @@ CALLBACK_COMMANDS: Final = (
         description=(
             "Makes one attempt more, with the same `webhook-id` and body, whatever the state. Delivered, the callback "
             "is `DELIVERED`; else its state and its scheduled retries stay as they are. The attempt is `manual` in the "
-            "log."
+            "log. Unless you are an operator, 100 within an hour are the most for one callback "
+            "(`TOO_MANY_REDELIVERIES`)."
         ),
         acknowledgement_example=_redelivered(_EXAMPLE_ID),
     ),

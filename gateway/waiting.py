@@ -32,6 +32,7 @@ _IN_WORDS: Final = {
     "PAYMENT_PROCESSING": "A payment is being processed; `force` makes another link all the same.",
     "PROVIDER_DECLINED": "The payment provider has declined it.",
     "REFUND_FAILED": "The payment provider could not give the money back.",
+    "TOO_MANY_REDELIVERIES": "The callback was sent again as often as it may be within an hour; try later.",
     "TOO_OLD": "The command waited for longer than messages are remembered; send it again, as a new one.",
     "TOO_MANY_SUBSCRIPTIONS": "The client has as many subscriptions as it may have; remove one.",
     "UNKNOWN_CALLBACK": "There is no such callback.",

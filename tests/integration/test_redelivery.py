@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
 
+from callback_worker.apply import REDELIVERIES_MOST
 from ops.local_stack.processes import Process, Processes
 from ops.receiver import Answer, Receiver
 from shared.callback_commands import Redeliver
@@ -235,6 +237,34 @@ async def test_who_waits_is_shown_the_callback(
     answer = await app.post(f"/api/v1/callbacks/{callback_id}/redeliver", headers=WAIT)
     assert (answer.status_code, answer.headers["preference-applied"]) == (200, "wait=10")
     assert list(answer.json()) == ITEM_KEYS
+
+
+async def test_a_client_can_have_a_callback_sent_again_so_often_within_an_hour(
+    app: httpx.AsyncClient,
+    desk: httpx.AsyncClient,
+    source: EventSource,
+    log: CallbackLog,
+    subscriber: Receiver,
+    house: House,
+) -> None:
+    """A loop at the client's would fill the log. Another callback has its own count, and operators may always."""
+    sent, callback_id = await put(source, log, subscriber.url())
+    path = f"/api/v1/callbacks/{callback_id}/redeliver"
+    for _ in range(REDELIVERIES_MOST):
+        assert (await app.post(path, headers=WAIT)).status_code == 200
+    assert problem(await app.post(path, headers=WAIT), 409, "refused")["reason"] == "TOO_MANY_REDELIVERIES"
+    await outcomes_are_told(log, sent, 1 + REDELIVERIES_MOST)
+    assert problem(await app.post(path, headers=WAIT), 409, "refused")["reason"] == "TOO_MANY_REDELIVERIES"
+    _, another_id = await put(source, log, subscriber.url())
+    assert (await app.post(f"/api/v1/callbacks/{another_id}/redeliver", headers=WAIT)).status_code == 200
+    connection = await asyncpg.connect(house.database_url)
+    give = "UPDATE callback_deliveries SET client = $1 WHERE id = $2"
+    await connection.execute(give, "desk", UUID(callback_id))
+    assert (await desk.post(path, headers=WAIT)).status_code == 200
+    await connection.execute(give, "app", UUID(callback_id))
+    await connection.execute("""UPDATE callback_attempts SET "startedAt" = "startedAt" - interval '1 hour'""")
+    await connection.close()
+    assert (await app.post(path, headers=WAIT)).status_code == 200
 
 
 async def test_the_log_is_listed_newest_first_page_by_page(

@@ -16,6 +16,7 @@ from callback_worker.redelivery_store import (
     add_job,
     add_redelivery,
     close_redeliveries,
+    count_redeliveries,
     expire,
     find_waiting,
     step,
@@ -24,7 +25,7 @@ from callback_worker.redelivery_store import (
 from callback_worker.store import give_back
 from shared.callback_commands import Redeliver
 from shared.database import create_engine
-from tests.deliveries import DELIVERED, LEASE, NOW, claim, claimed, close, closing, insert, row
+from tests.deliveries import DELIVERED, LEASE, NOW, RETRY, claim, claimed, close, closing, insert, row
 from tests.servers import House
 
 EXPIRES_AT = NOW + timedelta(days=3)
@@ -93,6 +94,33 @@ async def test_a_turn_leases_the_delivery_and_two_asked_for_come_one_after_the_o
     await closed(engine, second, Outcome.DELIVERED)
     assert (await taken(engine)).attempts == []
     assert (await shown(engine, callback_id)).state == "DELIVERED"
+
+
+async def test_each_is_counted_once_before_during_and_after_its_attempt(engine: AsyncEngine) -> None:
+    """And for an hour, say; scheduled attempts are none of them, nor is one that was not made."""
+    callback_id = await put(engine, state="PENDING", client="app")
+
+    async def count(client: str = "app", since: datetime = NOW - timedelta(hours=1)) -> int:
+        async with engine.connect() as tx:
+            return await count_redeliveries(tx, callback_id, client, since=since)
+
+    [scheduled] = (await claimed(engine, claim())).attempts
+    await close(engine, scheduled, RETRY)
+    assert await count() == 0
+    assert await ask(engine, callback_id)
+    assert await count() == 1
+    [first] = (await taken(engine)).attempts
+    assert await count() == 1
+    async with engine.begin() as tx:
+        await give_back(tx, [first])
+    assert await count() == 1
+    [first] = (await taken(engine)).attempts
+    await closed(engine, first, Outcome.DELIVERED)
+    assert await count() == 1
+    assert await ask(engine, callback_id)
+    assert await count() == 2
+    assert await count(since=NOW) == 1
+    assert await count("another") == 0
 
 
 async def test_what_is_in_hand_or_claimed_has_its_turn_later(engine: AsyncEngine) -> None:
