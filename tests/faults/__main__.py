@@ -100,9 +100,9 @@ def run_parked(
 
 
 @app.command("mutants")
-def run_all_mutants(only: Only = None) -> None:
+def run_all_mutants(only: Only = None, write: Write = True) -> None:
     """Remove one safeguard after another: a row must notice each."""
-    raise typer.Exit(run_mutants(only or []))
+    raise typer.Exit(run_mutants(only or [], writes=write and not only))
 
 
 @app.command("rows")

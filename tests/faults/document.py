@@ -1,6 +1,7 @@
 """docs/faults.md: what became of every call, a section for each generation of the broker, replaced by its next run."""
 
 import platform
+import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
@@ -10,8 +11,10 @@ from tests.faults.report import COUNTS, MONEY, counts, money
 from tests.faults.row import Result
 
 DOCUMENT = REPOSITORY / "docs" / "faults.md"
-PROOF_CHARS = 60
+PROOF_CHARS = 90
 SECTION = "## "
+# Columns of words, not figures.
+WORDS = {"fault", "proof", "safeguard removed", "counts"}
 
 HEAD = """\
 # Faults, counted
@@ -30,9 +33,22 @@ although every call was told no. *settled s*: from the end of the load until eve
 def write(run: Run, *, what: str, command: str, seed: int, took_s: float) -> None:
     """Replace, or add, the section of `what` on this broker's generation."""
     generation = str(run.versions["RabbitMQ"]).partition(".")[0]
-    title = f"{what} RabbitMQ {generation}"
+    _put(f"{what} RabbitMQ {generation}", _section(run, command=command, seed=seed, took_s=took_s))
+
+
+def write_mutants(rows: Sequence[Sequence[str]], took_s: float) -> None:
+    """Replace, or add, the section that tells which row missed which safeguard, and by what it counted."""
+    made = (
+        f"Written by `make faults-mutants` on {datetime.now(UTC):%Y-%m-%d}, in {took_s:.0f} s. Each run is the product "
+        "without one of its safeguards, and one row that must show it; the last is the product as it is, in all rows."
+    )
+    heads = ("safeguard removed", "fault", "counts")
+    _put("Safeguards removed, one at a time", "\n".join([textwrap.fill(made, 120), "", *_table(heads, rows)]))
+
+
+def _put(title: str, content: str) -> None:
     old = DOCUMENT.read_text() if DOCUMENT.exists() else ""
-    DOCUMENT.write_text(replaced(old, title, _section(run, command=command, seed=seed, took_s=took_s)))
+    DOCUMENT.write_text(replaced(old, title, content))
 
 
 def replaced(old: str, title: str, content: str) -> str:
@@ -54,7 +70,7 @@ def _section(run: Run, *, command: str, seed: int, took_s: float) -> str:
     )
     runs = list(_by_name(run.results).items())
     rows = [
-        [name, str(len(results)), *_sums([counts(each) for each in results]), results[-1].proof[:PROOF_CHARS]]
+        [name, str(len(results)), *_sums([counts(each) for each in results]), _shortened(results[-1].proof)]
         for name, results in runs
     ]
     paying = [
@@ -73,6 +89,10 @@ def _by_name(results: Sequence[Result]) -> dict[str, list[Result]]:
     return named
 
 
+def _shortened(proof: str) -> str:
+    return proof if len(proof) <= PROOF_CHARS else f"{proof[:PROOF_CHARS].rpartition(' ')[0].rstrip(',;')} …"
+
+
 def _sums(runs: Sequence[Sequence[int]]) -> list[str]:
     """What all runs of one row counted together; of the time to settle, the longest."""
     sums = [sum(column) for column in zip(*runs, strict=True)]
@@ -83,6 +103,6 @@ def _sums(runs: Sequence[Sequence[int]]) -> list[str]:
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     yield f"| {' | '.join(heads)} |"
-    yield f"| {' | '.join('---' if head in ('fault', 'proof') else '---:' for head in heads)} |"
+    yield f"| {' | '.join('---' if head in WORDS else '---:' for head in heads)} |"
     for row in rows:
         yield f"| {' | '.join(row)} |"

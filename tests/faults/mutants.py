@@ -22,7 +22,7 @@ from rich import box
 from rich.table import Table
 
 from ops.local_stack.program import REPOSITORY
-from tests.faults import report
+from tests.faults import document, report
 from tests.faults.findings import Findings
 from tests.faults.rows import chosen
 
@@ -155,29 +155,34 @@ MUTANTS = (
 )  # fmt: skip
 
 
-def run_mutants(only: Sequence[str]) -> int:
+def run_mutants(only: Sequence[str], *, writes: bool) -> int:
     """Run each mutant's rows, two mutants at a time; return 1 when one shows in no count, or the product fails."""
     screen = report.console()
     mutants = [mutant for mutant in MUTANTS if not only or any(word in mutant.name for word in only)]
     for mutant in mutants:
         mutated(mutant)  # before anything runs: none of them may be out of date
     began = time.monotonic()
-    table = Table("safeguard removed", "row", "counts", title="Mutants", box=box.SIMPLE_HEAD)
+    table = Table("safeguard removed", "fault", "counts", title="Mutants", box=box.SIMPLE_HEAD)
+    rows: list[tuple[str, str, str]] = []
     failed = 0
     with ThreadPoolExecutor(AT_A_TIME) as threads:
         unchanged = threads.submit(_run, None, rows_of(mutants))
         for mutant, ran in zip(mutants, threads.map(lambda each: _run(each, rows_of([each])), mutants), strict=True):
             cells = noticed(mutant, ran.findings)
             failed += cells is None
-            table.add_row(mutant.name, *(cells or ("none", "", ""))[:2], style=None if cells else "red")
+            rows.append((mutant.name, *(cells or ("none", "all 0", ""))[:2]))
+            table.add_row(*rows[-1], style=None if cells else "red")
             told = ": ".join(cells) if cells else f"not noticed by {mutant.shows}\n{ran.told[-TOLD_CHARS:]}"
             screen.print(f"{'·' if cells else '✗'} {mutant.name}: {told}", markup=False)
         control = unchanged.result()
-    table.add_row("none", f"{len(control.findings)} rows", "all 0" if control.is_clean else "not all 0")
+    rows.append(("none", f"all {len(control.findings)} of them", "all 0" if control.is_clean else "not all 0"))
+    table.add_row(*rows[-1])
     screen.print(table)
     if not control.is_clean:
         screen.print(f"✗ the product as it is fails:\n{control.told[-TOLD_CHARS:]}", markup=False)
     screen.print(f"{len(mutants)} mutants in {time.monotonic() - began:.0f} s, {failed} not noticed")
+    if writes:
+        document.write_mutants(rows, time.monotonic() - began)
     return int(failed > 0 or not control.is_clean or not mutants)
 
 
