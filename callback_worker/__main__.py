@@ -32,6 +32,7 @@ from callback_worker.settings import CallbackWorkerSettings
 from callback_worker.slots import Slots
 from callback_worker.upkeep import Upkeep
 from shared import process, settings
+from shared.broker.care import Care
 from shared.broker.consumer import Consumer
 from shared.broker.publisher import Publisher
 from shared.database import create_engine, ping
@@ -69,13 +70,14 @@ async def serve(config: CallbackWorkerSettings, drain: asyncio.Event) -> None:
         background = [
             loops.start("health", health),
             loops.start("publishing", parts.publisher.run()),
-            *(loops.start(consumer.name, consumer.run()) for consumer in parts.consumers),
             loops.start("writing results", parts.results.run(), parts.results.turns),
             loops.start("upkeep", parts.upkeep.run(), parts.upkeep.turns),
         ]
         # No loop that the process lives by: it may fail for as long as it likes.
         background.append(purging := tasks.create_task(caretaker.run()))
         if await clock.told(drain):
+            # Not before: what they hold nobody else can handle.
+            background += [loops.start(consumer.name, consumer.run()) for consumer in parts.consumers]
             claiming = [
                 loops.start("taking events", parts.intake.run(), parts.intake.turns, parts.dispatcher.turns),
                 loops.start("claiming due deliveries", parts.retries.run(), parts.retries.turns),
@@ -149,9 +151,10 @@ def _wire(
 ) -> Parts:
     amqp_url = config.amqp_url.get_secret_value()
     publisher = Publisher(amqp_url, name=f"{NAME} publishes")
-    consumer = Consumer(amqp_url, CALLBACK_EVENTS, name=f"{NAME} consumes", prefetch=PREFETCH)
+    care = Care()
+    consumer = Consumer(amqp_url, CALLBACK_EVENTS, name=f"{NAME} consumes", prefetch=PREFETCH, care=care)
     commands_consumer = Consumer(
-        amqp_url, CALLBACK_COMMANDS, name=f"{NAME} consumes commands", prefetch=COMMANDS_PREFETCH
+        amqp_url, CALLBACK_COMMANDS, name=f"{NAME} consumes commands", prefetch=COMMANDS_PREFETCH, care=care
     )
     slots = Slots(total=config.callback_concurrency, per_host=config.callback_concurrency_per_host)
     terms = Terms(

@@ -24,6 +24,7 @@ from session_worker.session import Received
 from session_worker.settings import SessionWorkerSettings
 from session_worker.sweeper import Sweeper
 from shared import process, settings
+from shared.broker.care import Care
 from shared.broker.consumer import Consumer
 from shared.broker.publisher import Publisher
 from shared.commands import COMMANDS
@@ -80,7 +81,6 @@ async def serve(config: SessionWorkerSettings, drain: asyncio.Event) -> None:
         background = [
             loops.start("health", health),
             loops.start("publishing", parts.publisher.run()),
-            *(loops.start(consumer.name, consumer.run()) for consumer in parts.consumers),
             loops.start("sweeping", parts.sweeper.run(), parts.sweeper.turns),
         ]
         if parts.authorizer is not None:
@@ -88,6 +88,8 @@ async def serve(config: SessionWorkerSettings, drain: asyncio.Event) -> None:
         # No loop that the process lives by: it may fail for as long as it likes.
         background.append(purging := tasks.create_task(caretaker.run()))
         if await clock.told(drain):
+            # Not before: what they hold nobody else can handle.
+            background += [loops.start(consumer.name, consumer.run()) for consumer in parts.consumers]
             handling = [loops.start(f"handling {loop.queue}", loop.run(), loop.turns) for loop in parts.loops]
             collecting = []
             if parts.collector is not None:
@@ -126,8 +128,9 @@ async def _drain(parts: Parts, loops: Sequence[Task], collecting: Sequence[Task]
 def _wire(config: SessionWorkerSettings, engine: AsyncEngine, clock: DatabaseClock, tasks: asyncio.TaskGroup) -> Parts:
     amqp_url = config.amqp_url.get_secret_value()
     publisher = Publisher(amqp_url, name=f"{NAME} publishes")
-    sessions = Consumer(amqp_url, SESSION_QUEUE, name=f"{NAME} consumes", prefetch=PREFETCH)
-    payments = Consumer(amqp_url, PAYMENT_QUEUE, name=f"{NAME} consumes payments", prefetch=PAYMENT_PREFETCH)
+    care = Care()
+    sessions = Consumer(amqp_url, SESSION_QUEUE, name=f"{NAME} consumes", prefetch=PREFETCH, care=care)
+    payments = Consumer(amqp_url, PAYMENT_QUEUE, name=f"{NAME} consumes payments", prefetch=PAYMENT_PREFETCH, care=care)
     provider = provider_of(config, engine, clock.now)
     policy = config.policy(terms_of(provider))
     relay = Relay(publisher, tasks)

@@ -37,7 +37,10 @@ async def open_channel(url: str, *, name: str, confirms: bool) -> AsyncIterator[
     """Yield a channel on a connection of its own; both are closed at the end. `name` shows in the management UI."""
     install_tolerant_decoder()
     target = URL(url).update_query(heartbeat=HEARTBEAT_S, name=name)
-    connection = await aio_pika.connect(target, timeout=CONNECT_TIMEOUT_S)
+    try:
+        connection = await aio_pika.connect(target, timeout=CONNECT_TIMEOUT_S)
+    except StopAsyncIteration as error:  # so the library calls an end in the midst of the handshake
+        raise ConnectionError("the connection ended before the broker had answered") from error
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)

@@ -13,6 +13,7 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import AMQPError
 
 from shared.broker import properties
+from shared.broker.care import Care
 from shared.broker.connection import HEALTHY_AFTER_S, apart, heed_cancellation, open_channel, supervise
 from shared.broker.hold import Hold
 from shared.errors import NotProvisioned
@@ -60,19 +61,19 @@ class Batch:
 
 
 class Consumer:
-    """One consumer of one quorum queue; one batch at a time is in hand."""
+    """One consumer of one quorum queue; one batch at a time is in hand. All of a process share one `care`."""
 
-    def __init__(self, url: str, queue: str, *, name: str, prefetch: int) -> None:
+    def __init__(self, url: str, queue: str, *, name: str, prefetch: int, care: Care | None = None) -> None:
         self._url = url
         self.queue = queue
         self.name = name
         self._prefetch = prefetch
+        self._care = care or Care()
         self._hold = Hold()
         self._channel: AbstractChannel | None = None
         self._consumer_tag: str | None = None
         self._is_consuming = False
         self._may_take = asyncio.Event()
-        self._may_regulate = asyncio.Event()
         self._broken: asyncio.Future[None] | None = None
         self._registered_at_s = 0.0
         self._fruitless_count = 0
@@ -101,7 +102,7 @@ class Consumer:
             await self._may_take.wait()
         if self._stopped or self._channel is None:
             return None
-        return Batch(self._hold.take(most), self._channel, self._hold, self._may_regulate.set)
+        return Batch(self._hold.take(most), self._channel, self._hold, self._care.note)
 
     @property
     def is_stopped(self) -> bool:
@@ -121,6 +122,7 @@ class Consumer:
             broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._channel, self._hold, self._broken = channel, Hold(), broken
             channel.on_consumer_cancel_callbacks.add(lambda _: self._end(None))
+            self._care.begin(self._hold)
             regulating = asyncio.create_task(self._regulate(channel, self._hold))
             for end in (broken, regulating):
                 end.add_done_callback(_see)
@@ -129,6 +131,7 @@ class Consumer:
             finally:
                 regulating.cancel()
                 self._fruitless_count = 0 if self._is_fruitful() else self._fruitless_count + 1
+                self._care.end(self._hold)
                 self._hold, self._channel, self._consumer_tag, self._is_consuming = Hold(), None, None, False
 
     def _is_fruitful(self) -> bool:
@@ -136,19 +139,24 @@ class Consumer:
         return self._hold.has_settled or _now_s() - self._registered_at_s > HEALTHY_AFTER_S
 
     async def _regulate(self, channel: AbstractChannel, hold: Hold) -> None:
-        """Consume; while suspects are here let nothing new come, and let them be taken after all else, a few at a time.
+        """Consume; while there is a suspect anywhere in the process take nothing new, and settle what is here.
 
-        What was on its way when the consumer is cancelled still arrives.
+        What is on its way when the consumer is cancelled goes back to the queue.
         """
         while True:
             tag = await self._consume(channel)
-            await self._until(lambda: hold.has_suspects)
+            await self._until(lambda: self._care.is_needed)
             await channel.basic_cancel(tag, timeout=ANSWER_TIMEOUT_S)
-            await self._all_settled(channel, hold)
-            while hold.has_suspects:
-                hold.release()
+            heed_cancellation()
+            while self._care.is_needed:
+                await self._until(lambda: hold.is_quiet)
+                # It answers after the acknowledgements: no death brings back what is settled.
+                await channel.basic_qos(prefetch_count=self._prefetch, timeout=ANSWER_TIMEOUT_S)
+                heed_cancellation()
+                self._care.rest(hold)
+                await self._until(lambda: self._care.tries(hold) or not self._care.is_needed)
                 self._may_take.set()
-                await self._all_settled(channel, hold)
+            self._care.begin(hold)
 
     async def _consume(self, channel: AbstractChannel) -> str:
         await channel.basic_qos(prefetch_count=self._prefetch, timeout=ANSWER_TIMEOUT_S)
@@ -163,16 +171,9 @@ class Consumer:
             log.info("consumer_registered", queue=self.queue)
         return consumed.consumer_tag
 
-    async def _all_settled(self, channel: AbstractChannel, hold: Hold) -> None:
-        """Return once all but the suspects is settled, and the broker knows: it answers after the acknowledgements."""
-        await self._until(lambda: hold.is_quiet)
-        await channel.basic_qos(prefetch_count=self._prefetch, timeout=ANSWER_TIMEOUT_S)
-
     async def _until(self, condition: Callable[[], bool]) -> None:
         """Wait for it; once stopped, for ever."""
-        while self._stopped or not condition():
-            self._may_regulate.clear()
-            await self._may_regulate.wait()
+        await self._care.until(lambda: not self._stopped and condition())
 
     async def _enqueue(self, delivered: DeliveredMessage) -> None:
         if delivered.channel is not self._channel or self._stopped:
@@ -184,7 +185,7 @@ class Consumer:
             return
         self._hold.arrived(inbound, _now_s())
         self._may_take.set()
-        self._may_regulate.set()
+        self._care.note()
 
     def _end(self, error: Exception | None) -> None:
         """End this connection, for a reason of ours or because the broker has cancelled a consumer."""

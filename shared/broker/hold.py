@@ -1,8 +1,7 @@
 """What one consumer holds unacknowledged, what of it may be taken when, and since when nothing was settled. Pure.
 
-A message that was delivered often in vain may kill whoever holds it, and each time all that is held beside it comes
-closer to the delivery limit. Such suspects are kept back until everything else is settled. Then they come one by one in
-random order: half of those that do no harm are settled before the one that kills, and nobody stands behind it for ever.
+A message that was delivered often in vain may kill whoever handles it: such suspects are kept back until `Care`
+releases them.
 """
 
 import random
@@ -11,10 +10,9 @@ from collections.abc import Collection
 
 from shared.messages import Inbound
 
-# One restart of a worker, or two in a rolling deployment, is no sign that a message kills.
+# One restart of a worker, or two in a rolling deployment, is no sign that a message kills. What is on its way when a
+# consumer is cancelled comes back and is counted, too.
 SUSPECT_AFTER_DELIVERIES = 2
-# After so many suspects that did no harm one more is tried at a time: five hundred cost some 65 batches.
-SUSPECTS_PER_STEP = 16
 # Longer than any batch takes that is not waiting for something; readiness must say so within 30 s.
 STUCK_AFTER_S = 20.0
 
@@ -22,12 +20,10 @@ STUCK_AFTER_S = 20.0
 class Hold:
     """The messages of one channel. Times are seconds of any one clock."""
 
-    def __init__(self, chance: random.Random | None = None) -> None:
-        self._chance = chance or random.Random()
+    def __init__(self) -> None:
         self._ready: deque[Inbound] = deque()
         self._suspects: list[Inbound] = []
         self._unsettled: set[int] = set()
-        self._harmless_count = 0
         self._waiting_since_s = 0.0
         self.has_settled = False
 
@@ -44,9 +40,9 @@ class Hold:
         return bool(self._ready)
 
     @property
-    def has_suspects(self) -> bool:
-        """Whether anything is kept back."""
-        return bool(self._suspects)
+    def suspect_count(self) -> int:
+        """How many are kept back."""
+        return len(self._suspects)
 
     @property
     def is_quiet(self) -> bool:
@@ -57,13 +53,13 @@ class Hold:
         """Return what may be taken, up to `most`, in the order it came."""
         return tuple(self._ready.popleft() for _ in range(min(most, len(self._ready))))
 
-    def release(self) -> None:
-        """Let a suspect be taken; more at a time as they do no harm."""
-        self._chance.shuffle(self._suspects)
-        most = 1 + self._harmless_count // SUSPECTS_PER_STEP
-        self._ready.extend(self._suspects[:most])
-        self._harmless_count += len(self._suspects[:most])
+    def release(self, most: int, chance: random.Random) -> int:
+        """Let so many suspects be taken, at most, whichever chance tells; return how many."""
+        chance.shuffle(self._suspects)
+        released = self._suspects[:most]
         del self._suspects[:most]
+        self._ready.extend(released)
+        return len(released)
 
     def covers_all_before(self, tags: Collection[int]) -> bool:
         """Whether nothing else is unsettled up to the last of these tags, so that one ack by prefix does for them."""

@@ -102,15 +102,15 @@ class Broker:
         """Let the queue refuse what would make it longer."""
         await self._limit(queue, {"max-length": most})
 
-    async def limit_deliveries(self, queue: str, most: int) -> None:
-        """Lower the delivery limit; the smaller of the queue's and this one holds."""
-        await self._limit(queue, {"delivery-limit": most})
+    async def limit_deliveries(self, queues: str, most: int) -> None:
+        """Lower the delivery limit of the queues of this pattern; the smaller of the queue's and this one holds."""
+        await self._limit(queues, {"delivery-limit": most})
 
     async def unlimit_queue(self) -> None:
         await self._call("DELETE", f"/api/policies/{quote(self._vhost, safe='')}/full")
 
-    async def _limit(self, queue: str, definition: dict[str, int]) -> None:
-        policy = {"pattern": f"^{queue}$", "apply-to": "queues", "definition": definition}
+    async def _limit(self, queues: str, definition: dict[str, int]) -> None:
+        policy = {"pattern": f"^{queues}$", "apply-to": "queues", "definition": definition}
         await self._call("PUT", f"/api/policies/{quote(self._vhost, safe='')}/full", policy)
 
     async def delete_queue(self, queue: str) -> None:
@@ -139,7 +139,7 @@ class Broker:
                 try:
                     await self.collect_letters(queues)
                     return
-                except (OSError, AMQPError, TimeoutError, asyncio.CancelledError, RuntimeError):
+                except (OSError, AMQPError, TimeoutError, asyncio.CancelledError, RuntimeError, StopAsyncIteration):
                     if (task := asyncio.current_task()) is not None and task.cancelling():
                         raise
                 await asyncio.sleep(0.5)

@@ -154,12 +154,15 @@ async def _letters(site: Site, known: set[str]) -> list[Letter]:
     return [letter for key, letter in site.broker.letters.items() if key not in known]
 
 
-def lethal(name: Name, queue: str, point: str, *, exchange: str, type: str) -> Fault:
-    """A message that kills whoever handles it: the delivery limit ends it, and its neighbours are handled."""
+def lethal(what: str, name: Name, queue: str, point: str, *, exchange: str, type: str) -> Fault:
+    """A message that kills whoever handles it: the delivery limit ends it, and its neighbours are handled.
+
+    Neighbours are all that is in the same process, from whichever queue.
+    """
 
     async def inject(site: Site, _: Load) -> str:
         poison = str(uuid4())
-        await site.broker.limit_deliveries(queue, DELIVERY_LIMIT)
+        await site.broker.limit_deliveries(rf"{name}\.[a-z]+", DELIVERY_LIMIT)
         for worker in list(site.crew.members[name]):
             site.crew.leave(worker)
             await worker.stop()
@@ -178,12 +181,13 @@ def lethal(name: Name, queue: str, point: str, *, exchange: str, type: str) -> F
             raise NeverFired("it killed nobody")
         return f"killed {kills[0]} {name}s, then a dead letter"
 
-    return Fault(f"message that kills its {name}", inject, is_alone=True, rate=10)
+    return Fault(what, inject, is_alone=True, rate=10)
 
 
 def _body_for(type: str, poison: str) -> bytes:
     event = {"type": type.removesuffix(".v1"), "timestamp": "2026-01-01T00:00:00.000Z", "data": {"sequence": 1}}
-    return json.dumps(event if type == STARTED else {"chargerId": f"K-{poison}"}).encode()
+    bodies = {STARTED: event, START: {"chargerId": f"K-{poison}"}, REFUND: {"sessionId": str(uuid4())}}
+    return json.dumps(bodies[type]).encode()
 
 
 async def _until_a_letter(site: Site, queue: str, message_id: str, kills: list[int]) -> None:
@@ -231,7 +235,17 @@ async def versions_mixed(site: Site, load: Load) -> str:
 
 FAULTS = (
     Fault("poisoned messages", poisoned),
-    lethal(Name.SESSION_WORKER, SESSION_COMMANDS, "session_worker.before_commit", exchange=PARTNERS, type=START),
-    lethal(Name.CALLBACK_WORKER, CALLBACK_EVENTS, "callback_worker.before_register", exchange=EVENTS, type=STARTED),
+    lethal(
+        "message that kills its session_worker", Name.SESSION_WORKER, SESSION_COMMANDS,
+        "session_worker.before_commit", exchange=PARTNERS, type=START,
+    ),
+    lethal(
+        "payment command that kills its session_worker", Name.SESSION_WORKER, PAYMENT_COMMANDS,
+        "session_worker.before_commit", exchange=PARTNERS, type=REFUND,
+    ),
+    lethal(
+        "message that kills its callback_worker", Name.CALLBACK_WORKER, CALLBACK_EVENTS,
+        "callback_worker.before_register", exchange=EVENTS, type=STARTED,
+    ),
     Fault("two versions of a message at once", versions_mixed),
-)
+)  # fmt: skip

@@ -18,6 +18,7 @@ import pytest
 from ops.local_stack.processes import Process, Processes
 from ops.receiver import Answer, Callback, Receiver
 from session_worker.decide import PARK_FOR
+from shared.topology import CALLBACK_EVENTS, SESSION_COMMANDS
 from tests.callbacks import CallbackLog, EventSource, StartWorker, event, open_log, open_source, open_workers, said
 from tests.proxy import Proxy
 from tests.servers import House
@@ -154,7 +155,7 @@ async def test_a_session_begins_when_it_begins_whatever_its_workers_clock_says(
 async def test_a_worker_that_starts_in_an_outage_waits_for_the_time_and_leaves_when_asked_to(
     name: str, is_told: bool, house: House, processes: Processes, source: EventSource, receiver: Receiver, wire: Wire
 ) -> None:
-    """What it has taken from the queue comes to whoever is told the time."""
+    """It takes nothing from the queue, which others could do. All is done by whoever is told the time."""
     sent, charger = event(receiver.url()), f"C-{uuid4()}"
     async with Proxy(house.database_url) as proxy:
         proxy.cut() if is_told else proxy.freeze()
@@ -168,6 +169,7 @@ async def test_a_worker_that_starts_in_an_outage_waits_for_the_time_and_leaves_w
         assert time.monotonic() - began < IDLE_DRAIN_S
         staying = processes.launch(name, DATABASE_URL=proxy.url)
         await says_why(staying)
+        assert await wire.depth(SESSION_COMMANDS if name == "session_worker" else CALLBACK_EVENTS) > 0
         assert not receiver.callbacks
         proxy.restore()
         if name == "callback_worker":

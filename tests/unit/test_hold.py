@@ -2,9 +2,7 @@
 
 import random
 
-import pytest
-
-from shared.broker.hold import STUCK_AFTER_S, SUSPECT_AFTER_DELIVERIES, SUSPECTS_PER_STEP, Hold
+from shared.broker.hold import STUCK_AFTER_S, SUSPECT_AFTER_DELIVERIES, Hold
 from shared.messages import Inbound
 from tests.builders import inbound
 
@@ -26,56 +24,18 @@ def tags(taken: tuple[Inbound, ...]) -> list[int]:
     return [each.delivery_tag for each in taken]
 
 
-def settle_all(hold: Hold) -> list[list[int]]:
-    """Take and settle everything, suspects as they are released; return the batches."""
-    batches = []
-    while hold.has_ready or hold.has_suspects:
-        if hold.is_quiet:
-            hold.release()
-        batches.append(tags(hold.take(250)))
-        hold.settled(batches[-1], 0)
-    return batches
-
-
 def test_what_came_back_often_waits_until_all_else_is_settled() -> None:
     """A restart or two are no sign yet."""
     hold = holding(0, SUSPECT_AFTER_DELIVERIES, SUSPECT_AFTER_DELIVERIES - 1)
     assert not hold.is_quiet
     assert tags(hold.take(10)) == [1, 3]
-    assert (hold.has_ready, hold.has_suspects, hold.is_quiet) == (False, True, False)
+    assert (hold.has_ready, hold.suspect_count, hold.is_quiet) == (False, 1, False)
     hold.settled([1, 3], 0)
     assert hold.is_quiet
-    hold.release()
-    assert (hold.has_suspects, hold.is_quiet, tags(hold.take(10))) == (False, False, [2])
+    assert hold.release(5, random.Random(1)) == 1
+    assert (hold.suspect_count, hold.is_quiet, tags(hold.take(10))) == (0, False, [2])
     hold.settled([2], 0)
     assert hold.is_quiet
-
-
-def test_suspects_come_one_by_one_at_first_then_more_as_they_do_no_harm() -> None:
-    """Five hundred that three restarts brought back are soon settled."""
-    sizes = [len(batch) for batch in settle_all(holding(*[2] * 500))]
-    assert sizes[: SUSPECTS_PER_STEP + 2] == [1] * SUSPECTS_PER_STEP + [2, 2]
-    assert len(sizes) < 70
-    assert sum(sizes) == 500
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_neighbours_of_what_kills_are_soon_settled(seed: int) -> None:
-    """In the order of the queue whatever stands behind it would die beside it each time, up to the limit."""
-    chance = random.Random(seed)
-    left, killer, deaths = set(range(1, 501)), 250, 0
-    while left != {killer}:
-        hold = Hold(chance)
-        for tag in sorted(left):  # some were brought back before it came
-            hold.arrived(came(tag, deliveries=2 + deaths + tag % 2), 0)
-        while hold.is_quiet:
-            hold.release()
-            batch = tags(hold.take(250))
-            if killer not in batch:
-                hold.settled(batch, 0)
-                left -= set(batch)
-        deaths += 1
-    assert deaths < 20
 
 
 def test_one_ack_by_prefix_does_where_nothing_before_it_is_unsettled() -> None:
