@@ -35,6 +35,8 @@ UNCONFIRMED_MOST = 20 * AT_ONCE
 CONFIRM_WITHIN_S = 60
 # Callers that are served meanwhile; what they send waits behind the backlog.
 STORIES_PER_S = 2.0
+# A broker that takes thousands a second may confirm later than callers wait; they are told so, and repeat.
+REFUSED_SHARE_MOST = 0.02
 # A worker holds 500 messages and a batch of 250 with its events; the rest is what Python keeps of what it freed.
 PROCESS_GROWTH_MOST_MIB = 100
 # The broker keeps an entry of some hundred bytes for a message that waits, its body lies on disk; beside them, caches
@@ -97,12 +99,14 @@ def parked(count: int = MILLION) -> Fault:
         finally:
             watching.cancel()
         assert await site.database.value(_ROWS, *ids) == count, "some are in the inbox, and not parked"
-        refused = load.ledger.answers()
-        assert not refused, f"callers were refused meanwhile: {dict(refused)}"
+        refused, asked = load.ledger.answers(), sum(len(entry.answers) for entry in load.ledger.entries)
+        share = sum(refused.values()) / asked
+        assert share <= REFUSED_SHARE_MOST, f"callers were refused meanwhile: {dict(refused)} of {asked}"
         _check(memory, count)
         grown = memory.growth()
         worker_mib = max(mib for name, mib in grown.items() if name.startswith(Name.SESSION_WORKER))
         told = f"worker +{worker_mib:.0f} MiB, broker +{grown['broker']:.0f} MiB"
+        told += f"; {share:.1%} of callers refused"
         return f"{told}; waited after {published_s:.0f} s, parked after {handled_s:.0f} s, {count / handled_s:.0f}/s"
 
     return Fault(
