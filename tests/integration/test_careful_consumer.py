@@ -202,7 +202,7 @@ async def test_each_message_comes_once_whatever_the_batches(house: House, wire: 
 async def test_a_stop_in_the_midst_of_it_leaves_the_rest_to_others(
     house: House, wire: Wire, settled_first: int
 ) -> None:
-    """Nothing is lost. Some of what was settled may come again: the broker drops acks of a channel that ends just then."""
+    """Nothing is lost. Some of it may come twice: the broker drops acks of a channel that ends just then."""
     sent = await publish(wire, MANY)
     await come_back(house, 3, count=MANY)
     done: list[str | None] = []
