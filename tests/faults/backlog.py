@@ -182,7 +182,7 @@ def _pieces(channel: int, first: UUID, count: int) -> Iterator[bytes]:
 
 async def _until_all_wait(site: Site, count: int) -> None:
     """The broker's own counter says so, and the management API's, which is some seconds old."""
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(60 + count / PER_S_LEAST):
         while (await site.broker.depths([SESSION_COMMANDS]))[SESSION_COMMANDS] < count:
             await asyncio.sleep(WATCH_EVERY_S)
         while await site.broker.messages(SESSION_COMMANDS) < count:

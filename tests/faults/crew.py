@@ -67,11 +67,16 @@ class Crew:
             self.rotation.remove(process)
         self.members[process.name].remove(process)
 
-    async def kill_one(self, name: Name) -> str:
-        """kill -9 one of them, as soon as there is one, and put another in its place; return the proof."""
+    async def one(self, name: Name) -> Process:
+        """Return one of them as soon as there is one: other faults may have ended all."""
         while not self.members[name]:
             await asyncio.sleep(POLL_S)
-        victim = self.members[name].pop(0)
+        return self.members[name][0]
+
+    async def kill_one(self, name: Name) -> str:
+        """kill -9 one of them, as soon as there is one, and put another in its place; return the proof."""
+        victim = await self.one(name)
+        self.members[name].remove(victim)
         await victim.kill()
         if victim in self.rotation:
             self.rotation.remove(victim)

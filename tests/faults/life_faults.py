@@ -41,7 +41,7 @@ _COUNT_PENDING = "SELECT count(*) FROM callback_deliveries WHERE id = ANY($1) AN
 
 def stopped(name: Name, seconds: float, *, is_long: bool = False) -> Fault:
     async def inject(site: Site, _: Load) -> str:
-        zombie = site.crew.members[name][0]
+        zombie = await site.crew.one(name)
         zombie.signal(signal.SIGSTOP)
         try:
             await asyncio.sleep(0.2)
