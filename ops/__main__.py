@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ops import callback_secret, callbacks, demo, listen, maintain, provision, records, up
+from ops import callback_secret, callbacks, dead_letters, demo, listen, maintain, provision, records, up
 from ops.local_stack import StackError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app.add_typer(records.drivers, name="drivers")
 app.add_typer(records.sessions, name="sessions")
 app.add_typer(records.requests, name="requests")
 app.add_typer(callbacks.callbacks, name="callbacks")
+app.add_typer(dead_letters.dead_letters, name="dead-letters")
 
 
 @app.command("provision")

@@ -2,6 +2,7 @@
 
 VoltlineError
 ├── Rejected             nobody can understand it: it goes unchanged to the dead-letter queue
+├── CannotRedrive        a dead letter cannot become again what it was: it stays where it is
 ├── NotProvisioned       an exchange, queue, table or right is missing: the process waits and names the command
 └── Unavailable          the broker or database does not answer now: keep the message and retry
 """
@@ -32,6 +33,10 @@ class Rejected(VoltlineError):
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
+
+
+class CannotRedrive(VoltlineError):
+    """A dead letter that stays where it is; the text says why."""
 
 
 class NotProvisioned(VoltlineError):

@@ -20,6 +20,9 @@ UNROUTED_QUEUE = "unrouted"
 # RabbitMQ 3.10 has no limit (a message that kills its worker would loop for ever), 4.x has 20, and every restart of a
 # worker counts for all it had prefetched. 100 outlives a rolling restart and still ends a poison message.
 DELIVERY_LIMIT = 100
+# A queue that people look into: each look at a message counts as a delivery, also in the management UI, and RabbitMQ 4
+# deletes at the 21st where nothing else is said. -1 is no limit there, and deletes at the first on 3.10.
+LOOKS_LIMIT = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Queue:
         """Dead-lettering is at-least-once, which needs reject-publish; the default loses messages silently."""
         plain: dict[str, str | int] = {"x-queue-type": "quorum"}
         if not self.dead_letters:
-            return plain
+            return plain | {"x-delivery-limit": LOOKS_LIMIT}
         return plain | {
             "x-delivery-limit": DELIVERY_LIMIT,
             "x-dead-letter-exchange": DEAD,

@@ -11,10 +11,11 @@ from shared.resources import rfc3339
 from shared.topology import DEAD
 
 # The broker reads these wherever they come from: CC and BCC route copies, x-… headers steer dead-lettering.
-_BROKER_READS: Final = ("cc", "bcc")
-_BROKER_PREFIX: Final = "x-"
+BROKER_READS: Final = ("cc", "bcc")
+BROKER_PREFIX: Final = "x-"
 # Ours; a sender's own headers of these names are kept beside them.
-_REASON: Final = ("error", "error-detail", "failed-at", "failed-by")
+REASON: Final = ("error", "error-detail", "failed-at", "failed-by")
+ORIGINAL: Final = "original-"
 _MAX_DETAIL_CHARS: Final = 1000
 
 
@@ -51,8 +52,8 @@ def _harmless(headers: Mapping[str, object]) -> dict[str, object]:
 
 def _renamed(name: str) -> str:
     lower = name.lower()
-    is_taken = lower in _BROKER_READS or lower in _REASON or lower.startswith(_BROKER_PREFIX)
-    return f"original-{name}" if is_taken else name
+    is_taken = lower in BROKER_READS or lower in REASON or lower.startswith(BROKER_PREFIX)
+    return ORIGINAL + name if is_taken else name
 
 
 def _set_aside(inbound: Inbound) -> dict[str, object]:

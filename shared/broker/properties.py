@@ -22,12 +22,14 @@ _PERSISTENT: Final = 2
 _FIXED_HEADER: Final = struct.Struct(">HHQ")
 _TAG_AND_BITS: Final = struct.Struct(">QB")
 _REPLY_CODE: Final = struct.Struct(">H")
+_MESSAGE_COUNT: Final = struct.Struct(">I")
 _OTHER: Final = ("app_id", "content_encoding", "priority", "reply_to")
 # A content header must fit one frame of 128 KiB; headers above this are left out of a dead letter.
 _MAX_HEADERS_BYTES: Final = 64 * 1024
 
 _strict_unmarshal = ContentHeader.unmarshal
 _strict_deliver = Basic.Deliver.unmarshal
+_strict_get_ok = Basic.GetOk.unmarshal
 _strict_return = Basic.Return.unmarshal
 
 
@@ -57,6 +59,7 @@ def install_tolerant_decoder() -> None:
     """Make pamqp's decoders of what partners can shape total. Idempotent; called before the first connection."""
     ContentHeader.unmarshal = _tolerant_unmarshal  # type: ignore[method-assign, assignment]
     Basic.Deliver.unmarshal = _tolerant_deliver  # type: ignore[method-assign, assignment]
+    Basic.GetOk.unmarshal = _tolerant_get_ok  # type: ignore[method-assign, assignment]
     Basic.Return.unmarshal = _tolerant_return  # type: ignore[method-assign, assignment]
 
 
@@ -66,10 +69,22 @@ def _tolerant_deliver(frame: Basic.Deliver, data: bytes) -> None:
         _strict_deliver(frame, data)
     except ValueError:
         frame.consumer_tag, rest = _short_text(data)
-        frame.delivery_tag, bits = _TAG_AND_BITS.unpack(rest[: _TAG_AND_BITS.size])
-        frame.redelivered = bool(bits & 1)
-        frame.exchange, rest = _short_text(rest[_TAG_AND_BITS.size :])
-        frame.routing_key, _ = _short_text(rest)
+        _read_delivery(frame, rest)
+
+
+def _tolerant_get_ok(frame: Basic.GetOk, data: bytes) -> None:
+    try:
+        _strict_get_ok(frame, data)
+    except ValueError:
+        (frame.message_count,) = _MESSAGE_COUNT.unpack(_read_delivery(frame, data))
+
+
+def _read_delivery(frame: Basic.Deliver | Basic.GetOk, data: bytes) -> bytes:
+    frame.delivery_tag, bits = _TAG_AND_BITS.unpack(data[: _TAG_AND_BITS.size])
+    frame.redelivered = bool(bits & 1)
+    frame.exchange, rest = _short_text(data[_TAG_AND_BITS.size :])
+    frame.routing_key, rest = _short_text(rest)
+    return rest
 
 
 def _tolerant_return(frame: Basic.Return, data: bytes) -> None:
@@ -104,7 +119,7 @@ def _tolerant_unmarshal(header: ContentHeader, data: bytes) -> None:
 def inbound(delivered: DeliveredMessage) -> Inbound:
     """Return the message that aiormq delivered."""
     delivery, properties = delivered.delivery, delivered.header.properties
-    assert isinstance(delivery, Basic.Deliver)
+    assert isinstance(delivery, Basic.Deliver | Basic.GetOk)
     assert delivery.delivery_tag is not None
     return Inbound(
         message=_message(bytes(delivered.body), properties),
@@ -132,7 +147,7 @@ def _message(body: bytes, properties: Basic.Properties) -> Message:
 
 
 def properties(message: Message) -> Basic.Properties:
-    """Return persistent AMQP properties for a publish. `user_id` and `expiration` are never set by this product."""
+    """Return persistent AMQP properties for a publish. Nothing expires; only what is redriven has a `user_id`."""
     return Basic.Properties(
         delivery_mode=_PERSISTENT,
         message_id=message.message_id or _EmptyId(),
@@ -140,6 +155,7 @@ def properties(message: Message) -> Basic.Properties:
         timestamp=message.timestamp,
         content_type=message.content_type or "",
         correlation_id=message.correlation_id or "",
+        user_id=message.user_id or "",
         headers=cast("FieldTable", dict(message.headers)),
         **cast("dict[str, Any]", {name: message.other[name] for name in _OTHER if name in message.other}),
     )
