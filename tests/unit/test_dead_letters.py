@@ -6,6 +6,7 @@ from shared.broker.dead_letters import dead_letter
 from shared.broker.properties import properties
 from shared.errors import RejectCode, Rejected
 from shared.messages import Message
+from shared.topology import QUEUES
 from tests.builders import NOW, inbound
 
 REJECTED = Rejected(RejectCode.NOT_JSON, "body: expected value")
@@ -67,3 +68,8 @@ def test_headers_that_fit_no_frame_are_left_out_and_it_says_so() -> None:
 def test_a_message_without_an_id_gets_none() -> None:
     letter = letter_of(message={"message_id": None})
     assert properties(letter).message_id == ""
+
+
+def test_no_queue_is_left_to_the_brokers_own_delivery_limit() -> None:
+    """RabbitMQ 4 deletes at the 21st delivery where there is none, and each look at a dead letter is one."""
+    assert [queue.name for queue in QUEUES if queue.arguments.get("x-delivery-limit", 0) in range(100)] == []

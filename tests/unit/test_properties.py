@@ -58,3 +58,12 @@ def test_good_properties_are_decoded_as_ever() -> None:
     _, _, header = unmarshal(frame(Basic.Properties(message_id="m", headers={"a": 1}).marshal()))
     assert isinstance(header, ContentHeader)
     assert (header.properties.message_id, header.properties.headers) == ("m", {"a": 1})
+
+
+def test_a_fetched_messages_routing_key_may_be_any_bytes() -> None:
+    """A person who looks at `unrouted` fetches what partners shaped."""
+    payload = struct.pack(">HHQB", 60, 71, 7, 1) + b"\x01e" + b"\x03k.\xff" + struct.pack(">I", 5)
+    _, _, fetched = unmarshal(struct.pack(">BHI", 1, 1, len(payload)) + payload + b"\xce")
+    assert isinstance(fetched, Basic.GetOk)
+    assert (fetched.delivery_tag, fetched.redelivered, fetched.exchange) == (7, True, "e")
+    assert (fetched.routing_key, fetched.message_count) == ("k.\udcff", 5)
