@@ -148,7 +148,8 @@ async def _list(url: str, limit: int) -> int:
                 if letter.failed_at:
                     oldest[letter.code] = min(oldest.get(letter.code, letter.failed_at), letter.failed_at)
         for code, number in counts.most_common() or [("", 0)]:
-            table.add_row(Text(queue), Text(_plain(code)), f"{number:,}", Text(_plain(oldest.get(code, "")[:19])))
+            since = oldest.get(code, "")[:16].replace("T", " ")
+            table.add_row(Text(queue), Text(_plain(code)), f"{number:,}", Text(_plain(since)))
         if count > limit:
             cut.append(f"{queue}: {limit:,} of {count:,} looked at; more with --limit")
     console = Console(highlight=False)
@@ -180,7 +181,7 @@ def _print(console: Console, letter: Letter, *, is_whole: bool) -> None:
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
     for name, value in (
-        ("message_id", message.message_id),
+        ("message_id", message.message_id or "none"),
         ("type", message.type or letter.routing_key),
         ("code", letter.code),
         ("detail", letter.detail),
@@ -189,7 +190,8 @@ def _print(console: Console, letter: Letter, *, is_whole: bool) -> None:
         ("sent to", f"{letter.exchange} {letter.routing_key}"),
         ("body", f"{len(message.body):,} bytes"),
     ):
-        facts.add_row(Text(name, "bold"), Text(_plain(value or "")))
+        if value:
+            facts.add_row(Text(name, "bold"), Text(_plain(value)))
     console.print(facts)
     body = _plain(message.body.decode(errors="backslashreplace"))
     is_cut = not is_whole and len(body) > SHOWN_BODY_CHARS
