@@ -19,9 +19,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from shared import settings
 from shared.database import create_engine
 from shared.failures import reason_of
-from shared.retention.aged import callback_purges
+from shared.retention.aged import CALLBACK_TABLES, callback_purges
 from shared.retention.batches import Purge, count_all, database_time, work_off
-from shared.retention.sessions import session_purges
+from shared.retention.sessions import SESSION_TABLES, session_purges
 from shared.retention.settings import CallbackRetention, SessionRetention
 from shared.settings import DatabaseUrl
 
@@ -48,11 +48,16 @@ def main(*, dry_run: bool) -> int:
     config = settings.load(MaintainSettings)
     notes, rows = Console(stderr=True, highlight=False), Counter[str]()
     notes.print(f"Kept: {', '.join(f'{what} {_days(config, name)}' for what, name in _KEPT.items())}.", soft_wrap=True)
+    failures: Mapping[str, str] | None = None
     try:
         failures = asyncio.run(_maintain(config, notes, rows, dry_run=dry_run))
     finally:
-        # Also of what was broken off.
-        Console(highlight=False).print(_table(rows, dry_run=dry_run))
+        is_whole = failures == {}
+        # What went is told also of a purge that failed or was broken off; a count that did not end is none.
+        if rows.total() and (is_whole or not dry_run):
+            Console(highlight=False).print(_table(rows, dry_run=dry_run, is_whole=is_whole))
+    if is_whole and not rows.total():
+        Console().print("Nothing was old enough.")
     for name, reason in failures.items():
         notes.print(f"{name}: {reason}", markup=False, style="red", soft_wrap=True)
     return EXIT_INCOMPLETE if failures else 0
@@ -92,10 +97,11 @@ def _purges(config: MaintainSettings, now: datetime) -> list[Purge]:
     return [*session_purges(config, now), *callback_purges(config, now)]
 
 
-def _table(rows: Counter[str], *, dry_run: bool) -> Table:
+def _table(rows: Counter[str], *, dry_run: bool, is_whole: bool) -> Table:
     shown = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     shown.add_column("table")
     shown.add_column("would go" if dry_run else "purged", justify="right")
-    for table, count in rows.items():
-        shown.add_row(table, f"{count:,}")
+    for table in (*SESSION_TABLES, *CALLBACK_TABLES):
+        if is_whole or rows[table]:
+            shown.add_row(table, f"{rows[table]:,}")
     return shown

@@ -82,6 +82,7 @@ DELIVERIES: Final = Aged(
         DELETE FROM callback_deliveries AS d WHERE id = ANY (CAST(:keys AS uuid[]))
             AND NOT EXISTS (SELECT FROM callback_redeliveries WHERE "callbackId" = d.id)"""),
 )
+CALLBACK_TABLES: Final = (CALLBACK_INBOX.table, DELIVERIES.table)
 
 
 def inbox_purges(config: InboxRetention, now: datetime) -> list[Purge]:

@@ -6,7 +6,7 @@ a command is at work on stays.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -76,24 +76,29 @@ _REQUESTS_MAY_GO: Final = text("""
         AND NOT EXISTS (SELECT FROM (SELECT state FROM callback_deliveries WHERE "requestId" = q.id OFFSET 0) AS d
             WHERE d.state = 'PENDING')""")
 
+_THEMSELVES: Final = "id = ANY (CAST(:ids AS uuid[]))"
 _OF_SESSIONS: Final = '"sessionId" = ANY (CAST(:ids AS uuid[]))'
 _LINKS: Final = f"ANY (ARRAY(SELECT CAST(id AS text) FROM payment_links WHERE {_OF_SESSIONS}))"  # noqa: S608 - a constant
-# First what refers to others, last the sessions.
-_VALUES: Final = {
-    table: text(f"""
-        DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM {table} WHERE {_OF_SESSIONS} LIMIT :most))""")  # noqa: S608 - constants
-    for table in ("meter_values", "session_adjustments")
-}
+# Which rows of which table; first what refers to others, last the sessions.
+_VALUES: Final = {"meter_values": _OF_SESSIONS, "session_adjustments": _OF_SESSIONS}
+_REMEMBERED: Final = {"inbox": f"{_OF_SESSIONS} AND {HELD}"}
 _BELONGINGS: Final = {
-    "payment_refunds": text(f"DELETE FROM payment_refunds WHERE {_OF_SESSIONS}"),  # noqa: S608 - constants, as below
-    "sandbox_refunds": text(f'DELETE FROM sandbox_refunds WHERE "linkId" = {_LINKS}'),  # noqa: S608
-    "sandbox_links": text(f"DELETE FROM sandbox_links WHERE id = {_LINKS}"),  # noqa: S608
-    "payment_links": text(f"DELETE FROM payment_links WHERE {_OF_SESSIONS}"),  # noqa: S608
-    "payments": text(f"DELETE FROM payments WHERE {_OF_SESSIONS}"),  # noqa: S608
-    "charging_session_requests": text("DELETE FROM charging_session_requests WHERE id = ANY (CAST(:ids AS uuid[]))"),
-    "charging_sessions": text("DELETE FROM charging_sessions WHERE id = ANY (CAST(:ids AS uuid[]))"),
+    "payment_refunds": _OF_SESSIONS,
+    "sandbox_refunds": f'"linkId" = {_LINKS}',
+    "sandbox_links": f"id = {_LINKS}",
+    "payment_links": _OF_SESSIONS,
+    "payments": _OF_SESSIONS,
+    "charging_session_requests": _THEMSELVES,
+    "charging_sessions": _THEMSELVES,
 }
-_REMEMBERED: Final = text(f"DELETE FROM inbox WHERE {_OF_SESSIONS} AND {HELD}")  # noqa: S608 - a constant
+_WHICH: Final = {**_REMEMBERED, **_VALUES, **_BELONGINGS}
+SESSION_TABLES: Final = tuple(_WHICH)
+_DELETE: Final = {table: text(f"DELETE FROM {table} WHERE {which}") for table, which in _WHICH.items()}  # noqa: S608 - constants, as below
+_DELETE_SOME: Final = {
+    table: text(f"DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM {table} WHERE {which} LIMIT :most))")  # noqa: S608
+    for table, which in _VALUES.items()
+}
+_COUNT: Final = {table: text(f"SELECT count(*) FROM {table} WHERE {which}") for table, which in _WHICH.items()}  # noqa: S608
 
 
 def session_purges(config: SessionRetention, now: datetime) -> list[Purge]:
@@ -124,20 +129,27 @@ async def _purge_sessions(kind: Kind, remembered: datetime | None, tx: AsyncConn
     found = await _found(tx, _FIND[kind], span)
     ids = await _locked(tx, [row.id for row in found])
     if ids := await _may_go(tx, ids, span.before, remembered):
-        for table, statement in _VALUES.items():
+        for table, statement in _DELETE_SOME.items():
             rows[table] = (await tx.execute(statement, {"ids": ids, "most": VALUES_PER_BATCH})).rowcount
             if rows[table] == VALUES_PER_BATCH:
                 return Batch(rows, span.after)
-        belongings = dict(_BELONGINGS) if remembered is None else {"inbox": _REMEMBERED, **_BELONGINGS}
-        for table, statement in belongings.items():
-            rows[table] += (await tx.execute(statement, {"ids": ids})).rowcount
+        for table in _going(remembered):
+            rows[table] += (await tx.execute(_DELETE[table], {"ids": ids})).rowcount
     return Batch(rows, _next(found, span))
 
 
 async def _count_sessions(kind: Kind, remembered: datetime | None, tx: AsyncConnection, span: Span) -> Batch:
+    rows: Counter[str] = Counter()
     found = await _found(tx, _FIND[kind], span)
-    ids = await _may_go(tx, [row.id for row in found], span.before, remembered)
-    return Batch({"charging_sessions": len(ids)}, _next(found, span))
+    if ids := await _may_go(tx, [row.id for row in found], span.before, remembered):
+        for table in (*_VALUES, *_going(remembered)):
+            rows[table] = (await tx.execute(_COUNT[table], {"ids": ids})).scalar_one()
+    return Batch(rows, _next(found, span))
+
+
+def _going(remembered: datetime | None) -> Iterable[str]:
+    """Return the tables whose rows go at once with their sessions."""
+    return _BELONGINGS if remembered is None else (*_REMEMBERED, *_BELONGINGS)
 
 
 async def _purge_requests(tx: AsyncConnection, span: Span) -> Batch:
@@ -145,7 +157,7 @@ async def _purge_requests(tx: AsyncConnection, span: Span) -> Batch:
     if not (ids := await _locked(tx, [row.id for row in found])):
         return Batch({}, _next(found, span))
     ids = list((await tx.execute(_REQUESTS_MAY_GO, {"ids": ids})).scalars())
-    deleted = await tx.execute(_BELONGINGS["charging_session_requests"], {"ids": ids})
+    deleted = await tx.execute(_DELETE["charging_session_requests"], {"ids": ids})
     return Batch({"charging_session_requests": deleted.rowcount}, _next(found, span))
 
 
