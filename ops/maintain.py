@@ -17,7 +17,7 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared import settings
-from shared.database import create_engine
+from shared.database import SQLSTATE_INSUFFICIENT_PRIVILEGE, create_engine, origin_of, sqlstate
 from shared.failures import reason_of
 from shared.retention.aged import CALLBACK_TABLES, callback_purges
 from shared.retention.batches import Purge, count_all, database_time, work_off
@@ -86,11 +86,19 @@ async def _maintain(
             if dry_run:
                 await count_all(engine, purges, tell)
                 return {}
-            return {name: reason_of(error) for name, error in (await work_off(engine, purges, tell)).items()}
+            failures = await work_off(engine, purges, tell)
+            return {name: _reason(error, verb="DELETE") for name, error in failures.items()}
     except (SQLAlchemyError, OSError, TimeoutError) as error:
-        return {"Database": reason_of(error)}
+        return {"Database": _reason(error, verb="SELECT")}
     finally:
         await engine.dispose()
+
+
+def _reason(error: Exception, *, verb: str) -> str:
+    """A worker's login lacks the other one's rights by design: no provisioning gives it those."""
+    if sqlstate(error) != SQLSTATE_INSUFFICIENT_PRIVILEGE:
+        return reason_of(error)
+    return f"{origin_of(error)}: it needs a login that may {verb} in every table, the owner's for example"
 
 
 def _purges(config: MaintainSettings, now: datetime) -> list[Purge]:

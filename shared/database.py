@@ -23,8 +23,8 @@ COMMAND_TIMEOUT_S = 20
 
 _SQLSTATE_UNDEFINED_TABLE = "42P01"
 _SQLSTATE_UNDEFINED_COLUMN = "42703"
-_SQLSTATE_INSUFFICIENT_PRIVILEGE = "42501"
-_NOT_PROVISIONED = {_SQLSTATE_UNDEFINED_TABLE, _SQLSTATE_UNDEFINED_COLUMN, _SQLSTATE_INSUFFICIENT_PRIVILEGE}
+SQLSTATE_INSUFFICIENT_PRIVILEGE = "42501"
+_NOT_PROVISIONED = {_SQLSTATE_UNDEFINED_TABLE, _SQLSTATE_UNDEFINED_COLUMN, SQLSTATE_INSUFFICIENT_PRIVILEGE}
 # Constraint violations and data the column types refuse: the message's fault, not the server's.
 _DATA_FAULT_CLASSES = ("22", "23")
 # Connection lost, no connection or memory left, the server starts or stops, its disk fails. While connecting, the
@@ -156,5 +156,11 @@ def not_provisioned(error: BaseException) -> NotProvisioned | None:
     """Return the error that names the mending command, when a table, column or right is missing."""
     if sqlstate(error) not in _NOT_PROVISIONED:
         return None
-    origin = error.orig if isinstance(error, DBAPIError) else error
-    return NotProvisioned(f"the database is not provisioned for this process: {origin}")
+    return NotProvisioned(f"the database is not provisioned for this process: {origin_of(error)}")
+
+
+def origin_of(error: BaseException) -> BaseException:
+    """Return the driver's own error, without what SQLAlchemy has put around it: classes, SQL, links."""
+    if not isinstance(error, DBAPIError) or error.orig is None:
+        return error
+    return error.orig.__cause__ or error.orig

@@ -146,6 +146,17 @@ async def test_maintain_tells_what_it_could_not_do_and_does_the_rest(house: Hous
     assert "Traceback" not in ran.err + away.err
 
 
+async def test_maintain_with_a_workers_login_says_which_login_it_needs(house: House, past: Past) -> None:
+    """Provisioning would not help: no worker may delete in the other one's tables."""
+    login = with_logins(house)[Name.CALLBACK_WORKER]["DATABASE_URL"]
+    purged, counted = await maintain(login), await maintain(login, "--dry-run")
+    needs = "it needs a login that may {} in every table, the owner's for example"
+    assert f"inbox: permission denied for table inbox: {needs.format('DELETE')}" in purged.err.splitlines()
+    assert f"Database: permission denied for table inbox: {needs.format('SELECT')}" in counted.err.splitlines()
+    assert (purged.code, counted.code, purged.out + counted.out) == (1, 1, "")
+    assert "provision" not in purged.err + counted.err
+
+
 async def test_the_least_rights_of_each_worker_are_enough_for_its_purge(house: House, past: Past) -> None:
     """And together they purge all that the operator's do."""
     urls = with_logins(house)
