@@ -1,6 +1,7 @@
 """`python -m callback_worker`: delivers callbacks, until SIGTERM."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ from shared.broker.consumer import Consumer
 from shared.broker.publisher import Publisher
 from shared.database import create_engine, ping
 from shared.database_clock import DatabaseClock
-from shared.health import Check, listed, serve_health
+from shared.health import Check, health_sockets, listed, serve_health
 from shared.logs import get_logger
 from shared.loops import Loops
 from shared.retention.aged import callback_purges
@@ -55,7 +56,7 @@ DRAIN_RESULTS_S = 2.0
 DRAIN_CLOSE_S = 2.0
 
 
-async def serve(config: CallbackWorkerSettings, drain: asyncio.Event) -> None:
+async def serve(config: CallbackWorkerSettings, sockets: Sequence[socket.socket], drain: asyncio.Event) -> None:
     """Deliver until `drain` is set, then finish the attempts in hand, write their results and close everything."""
     url = config.database_url.get_secret_value()
     engine = create_engine(url, name=NAME, pool_size=POOL_SIZE)
@@ -64,11 +65,8 @@ async def serve(config: CallbackWorkerSettings, drain: asyncio.Event) -> None:
     clock = DatabaseClock(engine)
     async with _sender(config, clock) as sender, asyncio.TaskGroup() as tasks:
         parts, loops = _wire(config, engine, clock, sender, tasks, drain), Loops(tasks, drain)
-        health = serve_health(
-            _checks(engine, parts, loops), host=config.worker_http_host, port=config.callback_worker_http_port
-        )
         background = [
-            loops.start("health", health),
+            loops.start("health", serve_health(_checks(engine, parts, loops), sockets)),
             loops.start("publishing", parts.publisher.run()),
             loops.start("writing results", parts.results.run(), parts.results.turns),
             loops.start("upkeep", parts.upkeep.run(), parts.upkeep.turns),
@@ -237,7 +235,10 @@ async def _sender(config: CallbackWorkerSettings, clock: DatabaseClock) -> Async
 def main() -> None:
     """Read the settings and run."""
     config = settings.load(CallbackWorkerSettings)
-    process.run(config, partial(serve, config), name=NAME)
+    sockets = health_sockets(
+        config.worker_http_host, config.callback_worker_http_port, port_variable="CALLBACK_WORKER_HTTP_PORT"
+    )
+    process.run(config, partial(serve, config, sockets), name=NAME)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ from gateway.app import create_app
 from gateway.database import Database
 from gateway.ocpi import Party
 from gateway.processes import drain_with_parent, run_processes
-from gateway.server import listen, serve
+from gateway.server import serve
 from gateway.settings import GatewaySettings
 from gateway.webhooks import webhooks_of
 from shared.broker.publisher import Publisher
+from shared.listening import listen
 from shared.process import run
 from shared.settings import load
 from shared.topology import COMMANDS
@@ -23,7 +24,8 @@ def main() -> None:
     if is_child:
         sockets = [socket.socket(fileno=fd) for fd in settings.gateway_listening_fds]
     else:
-        sockets = listen(settings.gateway_host, settings.gateway_port)
+        host, port = settings.gateway_host, settings.gateway_port
+        sockets = listen(host, port, host_variable="GATEWAY_HOST", port_variable="GATEWAY_PORT")
 
     async def serve_one(drain: asyncio.Event) -> None:
         if is_child:

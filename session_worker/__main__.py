@@ -1,6 +1,7 @@
 """`python -m session_worker`: applies commands to sessions and collects what they cost, until SIGTERM."""
 
 import asyncio
+import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from shared.broker.publisher import Publisher
 from shared.commands import COMMANDS
 from shared.database import create_engine, readiness_fault
 from shared.database_clock import DatabaseClock
-from shared.health import Check, listed, serve_health
+from shared.health import Check, health_sockets, listed, serve_health
 from shared.loops import Loops
 from shared.retention.caretaker import Caretaker
 from shared.retention.sessions import session_purges
@@ -67,7 +68,7 @@ class Parts:
     sweeper: Sweeper
 
 
-async def serve(config: SessionWorkerSettings, drain: asyncio.Event) -> None:
+async def serve(config: SessionWorkerSettings, sockets: Sequence[socket.socket], drain: asyncio.Event) -> None:
     """Consume until `drain` is set, then settle what is in hand, publish its events and close everything."""
     url = config.database_url.get_secret_value()
     engine = create_engine(url, name=NAME, pool_size=POOL_SIZE)
@@ -75,11 +76,8 @@ async def serve(config: SessionWorkerSettings, drain: asyncio.Event) -> None:
     async with asyncio.TaskGroup() as tasks:
         clock = DatabaseClock(engine)
         parts, loops = _wire(config, engine, clock, tasks), Loops(tasks, drain)
-        health = serve_health(
-            _checks(engine, parts, loops), host=config.worker_http_host, port=config.session_worker_http_port
-        )
         background = [
-            loops.start("health", health),
+            loops.start("health", serve_health(_checks(engine, parts, loops), sockets)),
             loops.start("publishing", parts.publisher.run()),
             loops.start("sweeping", parts.sweeper.run(), parts.sweeper.turns),
         ]
@@ -200,7 +198,10 @@ def _checks(engine: AsyncEngine, parts: Parts, loops: Loops) -> Mapping[str, Che
 def main() -> None:
     """Read the settings and run."""
     config = settings.load(SessionWorkerSettings)
-    process.run(config, partial(serve, config), name=NAME)
+    sockets = health_sockets(
+        config.worker_http_host, config.session_worker_http_port, port_variable="SESSION_WORKER_HTTP_PORT"
+    )
+    process.run(config, partial(serve, config, sockets), name=NAME)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ Liveness says the event loop turns. Readiness runs every check; each returns a f
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import uvicorn
@@ -14,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from shared.listening import listen
 from shared.logs import get_logger
 
 log = get_logger(__name__)
@@ -91,12 +93,17 @@ def health_routes(checks: Mapping[str, Check]) -> list[Route]:
     return [Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)]
 
 
-async def serve_health(checks: Mapping[str, Check], *, host: str, port: int) -> None:
-    """Serve until cancelled; port 0 is off."""
-    if port == 0:
+async def serve_health(checks: Mapping[str, Check], sockets: Sequence[socket.socket]) -> None:
+    """Serve until cancelled; without sockets it is off."""
+    if not sockets:
         await asyncio.Event().wait()
     config = uvicorn.Config(
         Starlette(routes=health_routes(checks)),
-        host=host, port=port, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=GRACE_S,
+        log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=GRACE_S,
     )  # fmt: skip
-    await Server(config).serve()
+    await Server(config).serve(sockets=list(sockets))
+
+
+def health_sockets(host: str, port: int, *, port_variable: str) -> list[socket.socket]:
+    """Return what a worker's health is served on; port 0 is off. Exits with one line where it cannot listen."""
+    return [] if port == 0 else listen(host, port, host_variable="WORKER_HTTP_HOST", port_variable=port_variable)

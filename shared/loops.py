@@ -134,7 +134,7 @@ async def endless(name: str, work: Work, *, may_end: Callable[[], bool] = lambda
         if task.cancelling():
             raise
         raise LoopEnded(f"{name} was cancelled by a library") from leaked
-    except (Exception, SystemExit) as error:  # uvicorn leaves by SystemExit where it cannot listen
+    except (Exception, SystemExit) as error:  # uvicorn leaves by SystemExit where it cannot start
         raise LoopEnded(f"{name} failed: {type(error).__name__}") from error
     if not may_end():
         raise LoopEnded(f"{name} returned")

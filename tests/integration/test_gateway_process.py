@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import httpx
 import pytest
 
 from ops.local_stack.processes import Name, Process, Processes
-from tests.servers import REPOSITORY, House
+from tests.servers import REPOSITORY
 from tests.unit.gateway.fakes import BODIES, PATHS
 from tests.wire import eventually
 
@@ -33,15 +32,6 @@ def test_a_start_with_bad_settings_names_every_fault() -> None:
     assert ran.stderr.splitlines()[:2] == ["DATABASE_URL: is required", "AMQP_URL: is required"]
     assert ran.stderr.splitlines()[2].startswith("GATEWAY_PORT: ")
     assert len(ran.stderr.splitlines()) == 3
-
-
-def test_a_port_in_use_is_one_line(house: House) -> None:
-    """Not a traceback; and not exit 2, since the settings may well be right."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        ran = run_to_its_end(**house.environment, GATEWAY_PORT=str(port))
-    assert ran.returncode == 1
-    assert ran.stderr == f"GATEWAY_PORT: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
 
 
 async def test_sigterm_lets_a_request_in_hand_finish(processes: Processes) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -158,16 +157,6 @@ async def test_a_drain_that_takes_too_long_ends_with_1(processes: Processes, tmp
     await says(process, 503, "sweeping has been waiting")
     assert await process.stop() == 1
     assert '"event": "drain_took_too_long"' in process.log.read_text()
-
-
-async def test_a_process_that_cannot_listen_ends(processes: Processes) -> None:
-    """Nobody could ask whether it is ready."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        process = processes.launch(Name.SESSION_WORKER, port=taken.getsockname()[1])
-        assert await exit_code(process) == 1
-    assert "address already in use" in process.log.read_text()
 
 
 @pytest.mark.parametrize(("path", "how"), [("gateway.app:_wait_for", "raises"), ("gateway.server:serve", "returns")])
