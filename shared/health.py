@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from shared.failures import kind_of, reason_of
 from shared.listening import listen
 from shared.logs import get_logger
 
@@ -71,8 +72,8 @@ async def _run(check: Check) -> str | None:
         return await check()
     except Exception as error:  # a check that breaks is a fault like any other
         # The text may name hosts and users; whoever may read it has the log.
-        log.warning("check_failed", reason=f"{type(error).__name__}: {error}"[:300])
-        return type(error).__name__
+        log.warning("check_failed", error=type(error).__name__, reason=reason_of(error))
+        return kind_of(error)
 
 
 def health_routes(checks: Mapping[str, Check]) -> list[Route]:
