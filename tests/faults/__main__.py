@@ -12,7 +12,7 @@ from ops.local_stack.engine import engine_answers
 from tests.faults.backlog import MILLION, parked
 from tests.faults.mutants import run_mutants
 from tests.faults.programme import LANES, Programme
-from tests.faults.row import SETTLE_MOST_S
+from tests.faults.row import SETTLE_MOST_S, Fault
 from tests.faults.rows import ROWS, chosen
 from tests.faults.storm import storm
 
@@ -20,6 +20,7 @@ app = typer.Typer(name="python -m tests.faults", add_completion=False, pretty_ex
 
 # A backlog of minutes takes minutes.
 STORM_SETTLE_S = 300
+EXIT_NO_SUCH_ROW = 2
 # Sections of docs/faults.md.
 SHORT = "Every fault once, on"
 LONG = "The long programme, on"
@@ -44,8 +45,9 @@ def run_short(
     settle: Annotated[float, typer.Option(help="Seconds until what has not ended counts as lost.")] = SETTLE_MOST_S,
 ) -> None:
     """Every row once."""
+    rows = _chosen(only, is_long=False)
     programme = _programme("make faults", seed, keep_logs)
-    programme.rows(chosen(only or [], is_long=False), lanes=lanes, settle_s=settle)
+    programme.rows(rows, lanes=lanes, settle_s=settle)
     raise typer.Exit(programme.conclude(section=SHORT if write and not only else None, record=record))
 
 
@@ -60,6 +62,7 @@ def run_long(
     count: Parked = MILLION,
 ) -> None:
     """The storm, a million messages that wait, then every row, again and again; where Docker answers, there as well."""
+    rows = _chosen(only, is_long=True)
     kinds = [kind()] if "LOCAL_STACK" in os.environ or not engine_answers() else list(Kind)
     failed = 0
     for each in kinds:
@@ -68,7 +71,7 @@ def run_long(
         programme = _programme("make faults-long", seed, keep_logs)
         if not only:
             programme.rows([storm(), parked(count)], lanes=1, settle_s=STORM_SETTLE_S)
-        programme.rows(chosen(only or [], is_long=True), lanes=lanes, ends_at=ends_at)
+        programme.rows(rows, lanes=lanes, ends_at=ends_at)
         failed += programme.conclude(section=LONG if write and not only else None)
     raise typer.Exit(int(failed > 0))
 
@@ -110,6 +113,16 @@ def list_rows() -> None:
     """Name the rows."""
     for row in ROWS:
         typer.echo(f"{row.name}{' (long)' if row.is_long else ''}")
+
+
+def _chosen(only: list[str] | None, *, is_long: bool) -> list[Fault]:
+    """A word that no row's name holds is a slip of whoever typed it."""
+    rows = chosen(only or [], is_long=is_long)
+    if not rows:
+        words = " or ".join(repr(word) for word in only or [])
+        typer.secho(f"No row's name holds {words}; `python -m tests.faults rows` names them", err=True)
+        raise typer.Exit(EXIT_NO_SUCH_ROW)
+    return rows
 
 
 def _programme(command: str, seed: int | None, keeps_logs: bool) -> Programme:

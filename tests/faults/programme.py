@@ -41,11 +41,12 @@ class Programme:
     ) -> None:
         """Run every row once, then again and again until `ends_at` (monotonic), if that is given."""
         folder = Path(tempfile.mkdtemp(dir=self._folder))
-        self._screen.print(f"seed {self.seed}, {len(faults)} rows in {lanes} lanes")
+        lanes = min(lanes, len(faults))
+        self._screen.print(f"seed {self.seed}, {report.counted(len(faults), 'row')} in {report.counted(lanes, 'lane')}")
         run = run_lanes(
             Way(faults, folder, settle_s),
             _turns(faults, self.seed, ends_at),
-            count=min(lanes, len(faults)),
+            count=lanes,
             tell=lambda result: report.tell(self._screen, result),
         )
         self.run.results += run.results

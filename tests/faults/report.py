@@ -62,6 +62,19 @@ def tell(screen: Console, result: Result) -> None:
 def show(screen: Console, run: Run, took_s: float) -> None:
     """Print the tables and, below them, everything that is wrong."""
     results = run.results
+    if results:
+        _show_counts(screen, results)
+    failed = [result for result in results if not result.is_clean]
+    for result in failed:
+        screen.print(f"\n✗ {result.name}", style="red", markup=False)
+        for line in (*result.troubles, *result.findings.examples):
+            screen.print(f"    {line}", markup=False)
+    for trouble in run.troubles:
+        screen.print(f"\n✗ {trouble}", style="red", markup=False)
+    screen.print(conclusion(run, took_s), style="green" if results and not failed and not run.troubles else "red")
+
+
+def _show_counts(screen: Console, results: Sequence[Result]) -> None:
     heads = list(COUNTS.values())
     shown = {result: [count for head, count in zip(heads, counts(result), strict=True) if head] for result in results}
     screen.print(_table("What became of every call", list(filter(None, heads)), shown))
@@ -73,17 +86,21 @@ def show(screen: Console, run: Run, took_s: float) -> None:
         "nothing for sure; gh.!: the caller was told no; s: until everything acknowledged had come to its end",
         style="dim",
     )
-    failed = [result for result in results if not result.is_clean]
-    for result in failed:
-        screen.print(f"\n✗ {result.name}", style="red", markup=False)
-        for line in (*result.troubles, *result.findings.examples):
-            screen.print(f"    {line}", markup=False)
-    for trouble in run.troubles:
-        screen.print(f"\n✗ {trouble}", style="red", markup=False)
-    screen.print(
-        f"{len(results)} rows in {took_s:.0f} s, {len(failed)} failed",
-        style="red" if failed or run.troubles else "green",
-    )
+
+
+def conclusion(run: Run, took_s: float) -> str:
+    """The last line: what ran, and what did not."""
+    broken = f"{counted(len(run.troubles), 'lane')} broke" if run.troubles else None
+    if not run.results:
+        return f"No row ran: {broken}" if broken else "No row ran"
+    failed = sum(not result.is_clean for result in run.results)
+    told = f"{counted(len(run.results), 'row')} in {took_s:.0f} s, {failed} failed"
+    return f"{told}; {broken}" if broken else told
+
+
+def counted(number: int, what: str) -> str:
+    """A number and its noun."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _table(title: str, heads: Sequence[str], rows: Mapping[Result, Sequence[int]]) -> Table:
