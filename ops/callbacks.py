@@ -49,7 +49,7 @@ def list_callbacks(  # noqa: PLR0913, PLR0917 - the options of a command
     limit: Annotated[int, typer.Option(min=1, max=callbacks_log.MOST)] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """Show the log, newest first."""
+    """Show the log, newest first. A narrow terminal leaves columns out; --json has them all."""
     chosen = _Chosen(session, request, state, reason, host, begin, end)
     wanted = callbacks_log.Wanted(filter=chosen.filter() if chosen.is_any else None, client=client, limit=limit)
     raise typer.Exit(callbacks_log.list_callbacks(wanted, as_json=as_json))

@@ -13,14 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from ops import database_access
+from ops.listing import Column, console, listing
 from shared.callback_commands import Redeliver
 from shared.callback_filter import Condition, conditions_of
 from shared.callbacks import State
 from shared.resources import rfc3339
 
 MOST: Final = 10_000
-# Piped output has no width of its own; this one holds every column on one line.
-PIPED_WIDTH: Final = 200
+# Holds every column on one line.
+PIPED_WIDTH: Final = 220
 EXIT_UNKNOWN: Final = 1
 
 _COLUMNS: Final = (
@@ -31,6 +32,18 @@ _ATTEMPT_COLUMNS: Final = (
     "number", "startedAt", "durationMs", "outcome", "statusCode", "error", "responseBody", "manual",
 )  # fmt: skip
 _STYLES: Final = {State.PENDING: "yellow", State.DELIVERED: "green", State.FAILED: "red"}
+_LISTED: Final = (
+    Column(name="created (UTC)", rank=5, least=19),
+    Column(name="callback", rank=1, least=36),
+    Column(name="type", rank=4, least=11, folds=True),
+    Column(name="client", rank=10, least=12, folds=True),
+    Column(name="url", rank=3, least=16, folds=True),
+    Column(name="state", rank=2, least=9),
+    Column(name="reason", rank=6, least=9),
+    Column(name="attempts", rank=7, least=8, justify="right"),
+    Column(name="next attempt", rank=8, least=12, justify="right"),
+    Column(name="took", rank=9, least=11, justify="right"),
+)
 # A URL's query may hold a token of the subscriber's; people who look over a shoulder need not see it.
 _SHOWN_URL_CHARS: Final = 60
 
@@ -68,7 +81,8 @@ async def _list(url: str, wanted: Wanted, as_json: bool) -> int:
     if as_json:
         sys.stdout.writelines(orjson.dumps(_json(row)).decode() + "\n" for row in rows)
     else:
-        _console().print(table(rows, datetime.now(UTC)))
+        screen = console(PIPED_WIDTH)
+        screen.print(table(rows, datetime.now(UTC), screen.width))
     return 0
 
 
@@ -82,28 +96,26 @@ def statement(wanted: Wanted) -> tuple[str, list[Any]]:
     return f"SELECT {columns} FROM callback_deliveries{where} ORDER BY id DESC LIMIT {wanted.limit}", values  # noqa: S608 - names are ours
 
 
-def table(rows: list[Mapping[str, Any]], now: datetime) -> Table:
-    """Return the log as a table; `took` is how long a callback needed, or has waited."""
-    shown = _table("created (UTC)", "callback", "type", "client", "url", "state", "reason", "attempts")
-    shown.add_column("next attempt", justify="right")
-    shown.add_column("took", justify="right")
-    for row in rows:
-        state = State(row["state"])
-        took = (row["deliveredAt"] or now) - row["createdAt"]
-        shown.add_row(
-            Text(_time(row["createdAt"])),
-            Text(str(row["id"])),
-            Text(row["type"]),
-            Text(row["client"] or ""),
-            Text(_short(row["url"])),
-            Text(state, _STYLES[state]),
-            Text(row["reason"] or ""),
-            str(row["attemptCount"]),
-            _until(row["nextAttemptAt"], now),
-            "" if state is State.FAILED else f"{max(0.0, took.total_seconds()):.2f} s",
-        )
-    shown.caption = f"{len(rows):,} callback{'' if len(rows) == 1 else 's'}"
-    return shown
+def table(rows: list[Mapping[str, Any]], now: datetime, width: int) -> Table:
+    """Return the log as a table; `took` is how long a callback needed until it was delivered."""
+    return listing(_LISTED, (_cells(row, now) for row in rows), what="callback", width=width)
+
+
+def _cells(row: Mapping[str, Any], now: datetime) -> dict[str, Text]:
+    state = State(row["state"])
+    took = None if row["deliveredAt"] is None else row["deliveredAt"] - row["createdAt"]
+    return {
+        "created (UTC)": Text(_time(row["createdAt"])),
+        "callback": Text(str(row["id"])),
+        "type": Text(row["type"]),
+        "client": Text(row["client"] or ""),
+        "url": Text(_short(row["url"])),
+        "state": Text(state, _STYLES[state]),
+        "reason": Text(row["reason"] or ""),
+        "attempts": Text(str(row["attemptCount"])),
+        "next attempt": Text(_until(row["nextAttemptAt"], now)),
+        "took": Text("" if took is None else f"{max(0.0, took.total_seconds()):.2f} s"),
+    }
 
 
 async def _show(url: str, callback_id: UUID, as_json: bool) -> int:
@@ -122,21 +134,21 @@ async def _show(url: str, callback_id: UUID, as_json: bool) -> int:
         shown = _json(row) | {"attempts": [_plain(attempt) for attempt in attempts]}
         sys.stdout.write(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
-        _print_one(_console(), row, attempts)
+        _print_one(console(PIPED_WIDTH), row, attempts)
     return 0
 
 
-def _print_one(console: Console, row: Mapping[str, Any], attempts: list[Mapping[str, Any]]) -> None:
+def _print_one(screen: Console, row: Mapping[str, Any], attempts: list[Mapping[str, Any]]) -> None:
     facts = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in _json(row).items():
         if name != "body" and value is not None:
             facts.add_row(Text(name, "bold"), Text(str(value)))
-    console.print(facts)
-    console.print()
-    console.print(attempts_table(attempts))
-    console.print()
-    console.print("Body, as it is signed", style="bold")
-    console.print(row["body"], markup=False, soft_wrap=True)
+    screen.print(facts)
+    screen.print()
+    screen.print(attempts_table(attempts))
+    screen.print()
+    screen.print("Body, as it is signed", style="bold")
+    screen.print(row["body"], markup=False, soft_wrap=True)
 
 
 def attempts_table(attempts: list[Mapping[str, Any]]) -> Table:
@@ -209,8 +221,3 @@ def _until(at: datetime | None, now: datetime) -> str:
 def _short(url: str) -> str:
     plain = url.partition("?")[0]
     return plain if len(plain) <= _SHOWN_URL_CHARS else plain[: _SHOWN_URL_CHARS - 1] + "…"
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)

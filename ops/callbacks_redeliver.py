@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from rich.console import Console
 
 from ops import callbacks_log, database_access
-from shared import settings
+from shared import logs, settings
 from shared.broker.publisher import Outcome, Publisher
 from shared.callback_commands import Redeliver
 from shared.clock import now_utc
@@ -47,6 +47,8 @@ def count(wanted: Redeliver) -> int:
 def redeliver(wanted: Redeliver) -> int:
     """Publish the command; return the exit status."""
     url = settings.load(BrokerSettings).amqp_url.get_secret_value()
+    # What the connection says of itself is for whoever looks for the reason of a failure.
+    logs.configure(format="console", level="warning")
     message_id = uuid7()
     outcome = asyncio.run(_publish(url, wanted, message_id))
     if outcome is not Outcome.CONFIRMED:
@@ -55,7 +57,9 @@ def redeliver(wanted: Redeliver) -> int:
             fault = f"Broker: no confirm; it may have taken the command {message_id} all the same."
         Console(stderr=True, highlight=False).print(fault, style="red", soft_wrap=True)
         return EXIT_UNAVAILABLE
-    Console(highlight=False).print(f"Queued as {message_id}. See what becomes of it with: python -m ops callbacks list")
+    see = "list" if wanted.callback_id is None else f"show {wanted.callback_id}"
+    told = f"Queued as {message_id}. See what becomes of it with: python -m ops callbacks {see}"
+    Console(highlight=False).print(told, soft_wrap=True)
     return 0
 
 

@@ -69,6 +69,9 @@ def list_requests(
     limit: Annotated[int, typer.Option(min=1, max=requests_list.MOST)] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Show what was decided, when and why, newest first."""
+    """Show what was decided, when and why, newest first.
+
+    A narrow terminal leaves columns out; --json has them all.
+    """
     wanted = requests_list.Wanted(decision=decision, driver_id=driver, limit=limit)
     raise typer.Exit(requests_list.main(wanted, as_json=as_json))

@@ -8,15 +8,15 @@ from enum import StrEnum
 from typing import Any, Final
 
 import orjson
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ops import database_access
+from ops.listing import Column, console, listing
 from shared.resources import REQUEST_COLUMNS, request_json
 
 MOST: Final = 10_000
-# Piped output has no width of its own; this one holds every column on one line.
+# Holds every column on one line.
 PIPED_WIDTH: Final = 180
 
 
@@ -37,6 +37,16 @@ _STYLES: Final = {
     Verdict.UNKNOWN: "red",
     Verdict.PENDING: "dim",
 }
+_LISTED: Final = (
+    Column(name="created (UTC)", rank=5, least=19),
+    Column(name="request", rank=1, least=36),
+    Column(name="station", rank=6, least=12, folds=True),
+    Column(name="connector", rank=8, least=9, folds=True),
+    Column(name="driver", rank=3, least=12, folds=True),
+    Column(name="decision", rank=2, least=11),
+    Column(name="reason", rank=4, least=14, folds=True),
+    Column(name="after", rank=7, least=11, justify="right"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +70,8 @@ async def _list(url: str, wanted: Wanted, as_json: bool) -> int:
     if as_json:
         sys.stdout.writelines(orjson.dumps(request_json(row)).decode() + "\n" for row in rows)
     else:
-        _console().print(table(rows, datetime.now(UTC)))
+        screen = console(PIPED_WIDTH)
+        screen.print(table(rows, datetime.now(UTC), screen.width))
     return 0
 
 
@@ -83,26 +94,21 @@ def statement(wanted: Wanted) -> tuple[str, list[Any]]:
     return query, values
 
 
-def table(rows: list[Mapping[str, Any]], now: datetime) -> Table:
+def table(rows: list[Mapping[str, Any]], now: datetime, width: int) -> Table:
     """Return the log as a table; `after` is how long a request waited, or waits."""
-    shown = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("created (UTC)", "request", "station", "connector", "driver", "decision", "reason"):
-        shown.add_column(name, overflow="fold")
-    shown.add_column("after", justify="right")
-    for row in rows:
-        verdict = Verdict(row["decision"] or Verdict.PENDING)
-        waited = (row["decidedAt"] or now) - row["createdAt"]
-        texts = (f"{row['createdAt'].astimezone(UTC):%Y-%m-%d %H:%M:%S}", str(row["id"]), row["stationId"])
-        shown.add_row(
-            *(Text(text) for text in (*texts, row["connectorId"] or "", row["driverId"])),
-            Text(verdict, _STYLES[verdict]),
-            Text(row["reason"] or ""),
-            f"{max(0.0, waited.total_seconds()):.2f} s",
-        )
-    shown.caption = f"{len(rows):,} request{'' if len(rows) == 1 else 's'}"
-    return shown
+    return listing(_LISTED, (_cells(row, now) for row in rows), what="request", width=width)
 
 
-def _console() -> Console:
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
+def _cells(row: Mapping[str, Any], now: datetime) -> dict[str, Text]:
+    verdict = Verdict(row["decision"] or Verdict.PENDING)
+    waited = (row["decidedAt"] or now) - row["createdAt"]
+    return {
+        "created (UTC)": Text(f"{row['createdAt'].astimezone(UTC):%Y-%m-%d %H:%M:%S}"),
+        "request": Text(str(row["id"])),
+        "station": Text(row["stationId"]),
+        "connector": Text(row["connectorId"] or ""),
+        "driver": Text(row["driverId"]),
+        "decision": Text(verdict, _STYLES[verdict]),
+        "reason": Text(row["reason"] or ""),
+        "after": Text(f"{max(0.0, waited.total_seconds()):.2f} s"),
+    }

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -341,8 +342,10 @@ async def test_an_operator_lists_shows_and_sends_again_from_the_shell(
     query = ("--session", str(sent.session_id), "--reason", "gone", "--host", "127.0.0.1", "--from", "2020-01-01")
     assert await ops(house, "redeliver", *query, "--dry-run") == "1 callback would be sent again.\n"
     subscriber.answer = lambda _: Answer(204)
-    assert "Queued as" in await ops(house, "redeliver", *query)
+    assert re.fullmatch(r"Queued as \S+\. See .* python -m ops callbacks list\n", await ops(house, "redeliver", *query))
     assert await outcomes_are_told(log, sent, 2) == ["refused_status", "delivered"]
+    assert (await ops(house, "redeliver", callback_id)).endswith(f"python -m ops callbacks show {callback_id}\n")
+    assert await outcomes_are_told(log, sent, 3) == ["refused_status", "delivered", "delivered"]
 
 
 async def ops(house: House, *arguments: str) -> str:
