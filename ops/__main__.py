@@ -91,7 +91,7 @@ def _told(work: Callable[[], int]) -> int:
         return work()
     except StackError as error:
         typer.secho(str(error), fg=typer.colors.RED, err=True)
-        return 1
+        return error.exit_status
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from rich.console import Console
 from ops import demo_screen as screen
 from ops.demo_load import REQUEST_COUNT, run_load
 from ops.demo_story import DemoFailed, Scene, tell
-from ops.local_stack import Kind, StackError, compose, kind
+from ops.local_stack import Kind, WrongSetting, compose, kind
 from ops.local_stack.stack import Stack, on_installed_stack
 from ops.receiver import Receiver
 
@@ -51,7 +51,7 @@ async def _against(console: Console, gateway_url: str, receiver_host: str) -> in
     try:
         database_url, signing_key = os.environ["DATABASE_URL"], os.environ["CALLBACK_SIGNING_KEYS"].split(",")[0]
     except KeyError as missing:
-        raise StackError(f"with --against, the demo needs {missing.args[0]} of that stack") from None
+        raise WrongSetting(f"with --against, the demo needs {missing.args[0]} of that stack") from None
     return await _show(console, gateway_url, database_url, signing_key, receiver_host)
 
 

@@ -6,6 +6,6 @@ which of the two a machine gets. Both are development servers: their data goes w
 
 from ops.local_stack.engine import Kind, kind
 from ops.local_stack.installed import installed_servers
-from ops.local_stack.servers import Server, Servers, StackError
+from ops.local_stack.servers import Server, Servers, StackError, WrongSetting
 
-__all__ = ["Kind", "Server", "Servers", "StackError", "installed_servers", "kind"]
+__all__ = ["Kind", "Server", "Servers", "StackError", "WrongSetting", "installed_servers", "kind"]

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from enum import StrEnum
 
-from ops.local_stack.servers import StackError
+from ops.local_stack.servers import StackError, WrongSetting
 
 # A healthy engine answers in well under a second; a wedged one must not hold up `make demo`.
 ENGINE_ANSWER_TIMEOUT_S = 10
@@ -24,7 +24,7 @@ def kind() -> Kind:
     if not wanted:
         return Kind.DOCKER if engine_answers() else Kind.INSTALLED
     if wanted not in set(Kind):
-        raise StackError(f"LOCAL_STACK is {wanted!r}: it may be 'docker' or 'installed'")
+        raise WrongSetting(f"LOCAL_STACK is {wanted!r}: it may be 'docker' or 'installed'")
     if wanted == Kind.DOCKER and not engine_answers():
         raise StackError("LOCAL_STACK is 'docker', but no Docker engine answers `docker info`")
     return Kind(wanted)

@@ -6,6 +6,7 @@ A fresh place is one empty database and one empty vhost of the same name, so tha
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
@@ -17,6 +18,14 @@ FRESH_TIMEOUT_S = 30
 
 class StackError(Exception):
     """The servers cannot be had; the text tells the person at the terminal what to do."""
+
+    exit_status: ClassVar[int] = 1
+
+
+class WrongSetting(StackError):
+    """It was not tried: a variable says what cannot be."""
+
+    exit_status = 2
 
 
 class Server(StrEnum):

@@ -135,4 +135,4 @@ if __name__ == "__main__":
         app()
     except StackError as error:
         typer.secho(str(error), fg=typer.colors.RED, err=True)
-        raise SystemExit(1) from None
+        raise SystemExit(error.exit_status) from None
