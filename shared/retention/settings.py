@@ -26,7 +26,9 @@ class InboxRetention(BaseSettings):
     @field_validator("inbox_retention_days")
     @classmethod
     def _outlives_messages(cls, days: int) -> int:
-        return _at_least(days, MESSAGE_LIFETIME_DAYS, "a message may come again within that time")
+        return _at_least(
+            days, f"{MESSAGE_LIFETIME_DAYS} days, and not less than CALLBACK_EXPIRES_S", MESSAGE_LIFETIME_DAYS
+        )
 
 
 class SessionRetention(InboxRetention):
@@ -63,10 +65,10 @@ class CallbackRetention(InboxRetention):
         if expires_s is None:
             return days
         least = MESSAGE_LIFETIME_DAYS + -int(-expires_s // _DAY_S)
-        return _at_least(days, least, f"CALLBACK_EXPIRES_S and {MESSAGE_LIFETIME_DAYS} days")
+        return _at_least(days, f"CALLBACK_EXPIRES_S plus {MESSAGE_LIFETIME_DAYS} days, here {least} days", least)
 
 
-def _at_least(days: int, least: int, why: str) -> int:
+def _at_least(days: int, what: str, least: int) -> int:
     if 0 < days < least:
-        raise ValueError(f"must be 0 (for ever) or at least {least} days: {why}")
+        raise ValueError(f"must be 0 (for ever) or at least {what}")
     return days

@@ -115,16 +115,22 @@ def _names(config: MaintainSettings) -> set[str]:
 
 def test_an_inbox_that_forgets_what_may_still_come_again_is_refused() -> None:
     for model in (SessionRetention, CallbackRetention):
-        with pytest.raises(ValidationError, match=r"inbox_retention_days\n.*at least 7 days"):
+        with pytest.raises(
+            ValidationError, match=r"inbox_retention_days\n.*at least 7 days, and not less than CALLBACK_EXPIRES_S "
+        ):
             model(inbox_retention_days=6)
     assert SessionRetention(inbox_retention_days=7).inbox_retention_days == 7
 
 
 def test_a_log_that_forgets_what_is_under_way_is_refused() -> None:
     """An event that comes again would make its delivery anew."""
-    with pytest.raises(ValidationError, match=r"callback_log_retention_days\n.*at least 10 days"):
+    with pytest.raises(
+        ValidationError, match=r"callback_log_retention_days\n.*at least CALLBACK_EXPIRES_S plus 7 days, here 10 days"
+    ):
         CallbackRetention(callback_log_retention_days=9)
-    with pytest.raises(ValidationError, match=r"callback_log_retention_days\n.*at least 11 days"):
+    with pytest.raises(
+        ValidationError, match=r"callback_log_retention_days\n.*at least CALLBACK_EXPIRES_S plus 7 days, here 11 days"
+    ):
         CallbackRetention(callback_log_retention_days=10, callback_expires_s=3 * 86_400 + 1)
     assert CallbackRetention(callback_log_retention_days=10).callback_log_retention_days == 10
 
