@@ -52,9 +52,8 @@ def down() -> int:
         raise StackError(
             f"did not end within {DOWN_TIMEOUT_S} s: process {pids}; look at what it waits for, or kill it"
         )
-    if kind() is Kind.DOCKER:
-        compose.down(console)
-    elif not told:
+    removed = compose.down(console) if kind() is Kind.DOCKER else False
+    if not told and not removed:
         console.print("Nothing of `up` runs here.")
     return 0
 

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -55,6 +55,14 @@ class Project:
             raise StackError(f"`{' '.join(command)}` failed:\n{ran.stdout[-4000:]}")
         return ran.returncode
 
+    def has_containers(self) -> bool:
+        """Whether anything of the project is there, running or not."""
+        of_project = f"label=com.docker.compose.project={self.name}"
+        listed = subprocess.run(
+            ["docker", "ps", "--all", "--quiet", "--filter", of_project], capture_output=True, check=False
+        )
+        return bool(listed.stdout.strip())
+
     def remove(self) -> None:
         """Stops and removes the project's containers and their data, if there are any."""
         self.run("--profile", "demo", "down", "--volumes", "--remove-orphans", quietly=True)
@@ -100,14 +108,21 @@ def _running(console: Console, name: str, *, usual_ports: bool, environment: Map
             project.remove()
 
 
-def down(console: Console) -> None:
-    """Removes what a killed `up` or demo left; a demo that runs is left alone."""
+def down(console: Console) -> bool:
+    """Removes what a killed `up` or demo left, and says whether that was something; a demo that runs is left alone."""
+    removed = False
     for name in (UP_PROJECT, DEMO_PROJECT):
+        project = Project(name, {})
         try:
-            with alone(name), step(console, f"Containers of {name} removed"):
-                Project(name, {}).remove()
+            with alone(name):
+                is_there = project.has_containers()
+                # Without containers there may be a network or a volume yet, which nobody needs to hear of.
+                with step(console, f"Containers of {name} removed") if is_there else nullcontext():
+                    project.remove()
+                removed = removed or is_there
         except RunsAlready as error:
             console.print(str(error), markup=False)
+    return removed
 
 
 @contextmanager
