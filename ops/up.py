@@ -4,10 +4,13 @@ import asyncio
 import fcntl
 import os
 import signal
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from urllib.parse import urlsplit
 
 from rich.console import Console
@@ -25,6 +28,7 @@ DOWN_TIMEOUT_S = 60
 CURL = """\
 curl -i -X POST {gateway}/api/charging-session-requests -H 'Content-Type: application/json' \\
   -d '{{"stationId": "9673200c-05a1-4b2d-aa4c-9deb130981a2", "driverId": "driver-1", "callbackUrl": "{callback}"}}'"""
+LIST_CALLBACKS = "-m ops callbacks list"
 # A container cannot reach a receiver on this machine's loopback: people put their own here (.example never resolves).
 CALLBACK_PLACEHOLDER = "https://your-receiver.example/callback"
 
@@ -61,7 +65,14 @@ def down() -> int:
 def _up_in_docker(console: Console) -> int:
     with _recorded(), compose.running(console, compose.UP_PROJECT, usual_ports=True, LOG_FORMAT="console") as project:
         urls = {name: project.url(variable) for name, variable in PORT_VARIABLES.items()}
-        show_addresses(console, urls, compose.management_url(project), CALLBACK_PLACEHOLDER)
+        shown = Shown(
+            urls=urls,
+            management_url=compose.management_url(project),
+            callback_url=CALLBACK_PLACEHOLDER,
+            signing_key=project.environment["CALLBACK_SIGNING_KEYS"],
+            operate=[f"{project.typed} exec {Name.GATEWAY} python {LIST_CALLBACKS}"],
+        )
+        show_addresses(console, shown)
         return project.run("logs", "--follow", "--tail", "0", *Name)
 
 
@@ -71,7 +82,17 @@ async def _stay(console: Console, stack: Stack) -> int:
     read_to = dict.fromkeys(stack.by_name, 0)
     async with Receiver(stack.signing_key) as receiver:
         receiver.answer = lambda callback: _show_callback(console, callback)
-        show_addresses(console, urls, stack.management_url, receiver.url("callback"), stack.signing_key)
+        shown = Shown(
+            urls=urls,
+            management_url=stack.management_url,
+            callback_url=receiver.url("callback"),
+            signing_key=stack.signing_key,
+            operate=[
+                *(f"export {name}={quote(value)}" for name, value in stack.operator.items()),
+                f"{quote(_python())} {LIST_CALLBACKS}",
+            ],
+        )
+        show_addresses(console, shown)
         while True:
             for name, process in stack.by_name.items():
                 read_to[name] = _show_new_lines(console, process, read_to[name])
@@ -80,24 +101,41 @@ async def _stay(console: Console, stack: Stack) -> int:
             await asyncio.sleep(POLL_INTERVAL_S)
 
 
-def show_addresses(
-    console: Console, urls: Mapping[Name, str], management_url: str, callback_url: str, signing_key: str | None = None
-) -> None:
-    """Prints the addresses that a person needs, the key that verifies callbacks, and a call to try."""
-    broker, gateway = urlsplit(management_url), urls[Name.GATEWAY]
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What a person needs who tries it; `operate` are the lines that bring an operator to `python -m ops`."""
+
+    urls: Mapping[Name, str]
+    management_url: str = field(repr=False)
+    callback_url: str
+    signing_key: str = field(repr=False)
+    operate: Sequence[str] = field(repr=False)
+
+
+def show_addresses(console: Console, shown: Shown) -> None:
+    """Prints the addresses, the key that verifies callbacks, what an operator types, and a call to try."""
+    broker, gateway = urlsplit(shown.management_url), shown.urls[Name.GATEWAY]
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("[bold]Swagger UI[/]", f"{gateway}/api")
     table.add_row("[bold]RabbitMQ UI[/]", f"http://{broker.hostname}:{broker.port}")
     table.add_row("", f"[dim]user[/] {broker.username}  [dim]password[/] {broker.password}")
-    for name, url in urls.items():
+    for name, url in shown.urls.items():
         table.add_row(f"[bold]{name}[/]", f"{url}/metrics  [dim]and /readyz[/]")
-    if signing_key is not None:
-        table.add_row("[bold]Signing key[/]", f"{signing_key}  [dim]of callbacks, for this run[/]")
+    table.add_row("[bold]Signing key[/]", shown.signing_key)
     console.print("\n[bold]Voltline is up.[/] Ctrl-C stops it and forgets its data.\n")
     console.print(table)
+    console.print("\n[bold]Operate[/] [dim](in another terminal, in this folder)[/]")
+    for line in shown.operate:
+        console.print(line, markup=False, soft_wrap=True)
     console.print("\n[bold]Try[/]")
-    console.print(CURL.format(gateway=gateway, callback=callback_url), markup=False, soft_wrap=True)
+    console.print(CURL.format(gateway=gateway, callback=shown.callback_url), markup=False, soft_wrap=True)
     console.print()
+
+
+def _python() -> str:
+    """The interpreter that has our packages, as short as it can be typed here."""
+    executable, here = Path(sys.executable), Path.cwd()
+    return str(executable.relative_to(here) if executable.is_relative_to(here) else executable)
 
 
 def _show_callback(console: Console, callback: Callback) -> Answer:

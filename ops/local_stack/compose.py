@@ -55,6 +55,11 @@ class Project:
             raise StackError(f"`{' '.join(command)}` failed:\n{ran.stdout[-4000:]}")
         return ran.returncode
 
+    @property
+    def typed(self) -> str:
+        """How a person begins a compose command about it, in this folder."""
+        return " ".join([*compose_command(), "-p", self.name])
+
     def has_containers(self) -> bool:
         """Whether anything of the project is there, running or not."""
         of_project = f"label=com.docker.compose.project={self.name}"

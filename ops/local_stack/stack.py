@@ -32,9 +32,13 @@ LOOPBACK_NETWORKS = "127.0.0.0/8,::1/128"
 
 @dataclass(frozen=True)
 class Stack:
-    """A running product. `database_url` is the gateway's login, which may only read."""
+    """A running product. `database_url` is the gateway's login, which may only read.
+
+    `operator` is what `python -m ops` needs for all its commands: the administrator's logins.
+    """
 
     database_url: str = field(repr=False)
+    operator: Mapping[str, str] = field(repr=False)
     management_url: str = field(repr=False)
     signing_key: str = field(repr=False)
     processes: Processes = field(repr=False)
@@ -142,6 +146,7 @@ async def _with_processes(console: Console, processes: Processes, place: Place, 
     return await work(
         Stack(
             database_url=with_login(place.database_url, place.logins[Name.GATEWAY]),
+            operator={"DATABASE_URL": place.database_url, "AMQP_URL": place.amqp_url},
             management_url=place.management_url,
             signing_key=processes.environment["CALLBACK_SIGNING_KEYS"],
             processes=processes,

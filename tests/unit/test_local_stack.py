@@ -9,8 +9,10 @@ from rich.console import Console
 
 from ops import up
 from ops.local_stack import StackError, compose
+from ops.local_stack.processes import Name
 from ops.local_stack.program import REPOSITORY
 from ops.local_stack.rabbitmq import MAX_MESSAGE_BYTES
+from ops.local_stack.stack import new_signing_key
 
 
 def test_a_second_run_of_a_project_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -51,6 +53,25 @@ def test_down_names_only_what_is_there(
     assert ("Nothing of `up` runs here." in said) == (not left)
     assert "voltline-up --profile demo down" in calls
     assert "voltline-demo" not in said
+
+
+def test_up_shows_whole_keys_and_commands_on_a_narrow_terminal() -> None:
+    """What people copy must not be broken by it."""
+    key = new_signing_key()
+    url = f"postgresql://postgres:{'p' * 24}@127.0.0.1:28173/voltline"
+    shown = up.Shown(
+        urls={name: f"http://127.0.0.1:{3000 + number}" for number, name in enumerate(Name)},
+        management_url="http://voltline:secret@127.0.0.1:15672",
+        callback_url="http://127.0.0.1:8080/callback",
+        signing_key=key,
+        operate=[f"export DATABASE_URL={url}", "python -m ops callbacks list"],
+    )
+    screen = Console(width=80)
+    with screen.capture() as told:
+        up.show_addresses(screen, shown)
+    lines = [line.rstrip() for line in told.get().splitlines()]
+    assert f"Signing key      {key}" in lines
+    assert lines[lines.index(f"export DATABASE_URL={url}") + 1] == "python -m ops callbacks list"
 
 
 def test_the_containers_broker_and_the_documents_have_the_private_brokers_message_limit() -> None:
