@@ -13,12 +13,13 @@ from gateway.incoming import read_body
 from gateway.problems import Kind, Problem
 from gateway.publishing import CommandPublisher
 from gateway.reads import read_one
-from gateway.resources import PAYMENT_LINK, PAYMENT_LINKS_PATH, PAYMENTS_PATH
+from gateway.resources import PAYMENT_LINK, PAYMENT_LINKS_PATH, PAYMENTS_PATH, SESSION
 from gateway.routes.reads import caller_with, found
 from gateway.schemas import EventReceived, PaymentLink
 from gateway.webhooks import MAX_EVENT_BYTES, Webhooks, publish_event
 
 _RECEIVED = orjson.dumps({"received": True})
+_NO_LINK = "The session has no payment link: nothing is owed, or it is being made."
 _BODY: dict[str, Any] = {
     "required": True,
     "content": {
@@ -50,7 +51,10 @@ def payment_routes(
         response_model=PaymentLink,
     )
     async def get_link(session_id: Annotated[UUID, Path(alias="sessionId")], caller: Reader) -> Response:
-        return found(await read_one(database, PAYMENT_LINK, session_id, caller.sees_only), PAYMENT_LINK)
+        row = await read_one(database, PAYMENT_LINK, session_id, caller.sees_only)
+        if row is None and await read_one(database, SESSION, session_id, caller.sees_only) is not None:
+            raise Problem(Kind.NOT_FOUND, _NO_LINK)
+        return found(row, PAYMENT_LINK)
 
     _add_webhook(router, commands, webhooks)
     return router

@@ -126,10 +126,15 @@ async def test_the_link_is_its_clients_alone(client: httpx.AsyncClient, database
 async def test_a_session_without_a_link_has_none_to_show(
     client: httpx.AsyncClient, database: asyncpg.Connection, payment: dict[str, Any] | None
 ) -> None:
-    """No debt, or a link that is only being made; or no session."""
+    """No debt, or a link that is only being made; or no session, as far as the caller may know."""
     session_id = await put_session(database, payment)
-    for each in (session_id, uuid4()):
-        problem(await client.get(f"/api/v1/payment/link/{each}", headers=key("boss-key")), 404, "not-found")
+    for each, name, detail in (
+        (session_id, "boss-key", "The session has no payment link: nothing is owed, or it is being made."),
+        (session_id, "other-key", "Nothing is known of this id, or not yet."),
+        (uuid4(), "boss-key", "Nothing is known of this id, or not yet."),
+    ):
+        answer = await client.get(f"/api/v1/payment/link/{each}", headers=key(name))
+        assert problem(answer, 404, "not-found")["detail"] == detail
 
 
 async def end_next(wire: Wire, database: asyncpg.Connection, outcome: str, reason: str | None) -> dict[str, Any]:
