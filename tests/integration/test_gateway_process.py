@@ -129,6 +129,38 @@ async def test_no_process_outlives_the_one_that_started_it(processes: Processes)
     await eventually(all_gone)
 
 
+def metrics_folder(gateway: Process) -> Path:
+    variables = Path(f"/proc/{min(children(gateway))}/environ").read_bytes().split(b"\0")
+    (folder,) = [each for each in variables if each.startswith(b"PROMETHEUS_MULTIPROC_DIR=")]
+    return Path(folder.partition(b"=")[2].decode())
+
+
+@needs_proc
+async def test_what_a_killed_gateway_left_is_removed_by_the_next_and_nothing_else(
+    processes: Processes, tmp_path: Path
+) -> None:
+    """The folder of their metrics; not that of a gateway that runs, or whose processes still drain."""
+    gateways = [
+        await processes.start(Name.GATEWAY, port=None, GATEWAY_PROCESSES="2", TMPDIR=str(tmp_path)) for _ in range(2)
+    ]
+    folder_of = {gateway: metrics_folder(gateway) for gateway in gateways}
+    killed, running = gateways
+    left = children(killed)
+    await killed.kill()
+
+    async def all_gone() -> bool:
+        return not any(map(is_running, left))
+
+    await eventually(all_gone)
+    for folder in folder_of.values():
+        os.utime(folder, (0, 0))
+    third = await processes.start(Name.GATEWAY, port=None, GATEWAY_PROCESSES="2", TMPDIR=str(tmp_path))
+    folder_of[third] = metrics_folder(third)
+    assert [folder_of[each].exists() for each in (killed, running, third)] == [False, True, True]
+    assert [await each.stop() for each in (running, third)] == [0, 0]
+    assert not any(folder.exists() for folder in folder_of.values())
+
+
 async def test_metrics_of_several_processes_are_their_sum(processes: Processes) -> None:
     """Whichever answers the scrape speaks for all."""
     gateway = await processes.start(Name.GATEWAY, GATEWAY_PROCESSES="2")
