@@ -1,5 +1,6 @@
 """Migrations and database roles. Each function returns its faults in words; none means done."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,7 @@ Result = TypeVar("Result")
 
 # Two provisioning runs at once must not migrate at once: any number that nobody else uses.
 _MIGRATION_LOCK = 7_305_421_001
+ASK_AGAIN_S = 0.2
 
 # What a role may do by itself, by membership or as PUBLIC: all of it counts.
 _FOUND_GRANTS = text("""
@@ -84,11 +86,18 @@ async def _with_connection(url: str, work: Callable[[Connection], Result]) -> Re
 
 
 def _upgrade(connection: Connection) -> None:
-    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATION_LOCK})
-    connection.commit()
+    _lock(connection)
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+    connection.commit()
+
+
+def _lock(connection: Connection) -> None:
+    """Wait for the lock by asking again: who waits in the database keeps indexes from being built CONCURRENTLY."""
+    while not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _MIGRATION_LOCK}).scalar_one():
+        connection.commit()
+        time.sleep(ASK_AGAIN_S)
     connection.commit()
 
 
