@@ -128,6 +128,20 @@ class Past:
             ago(days), count,
         )  # fmt: skip
 
+    async def many_values(self, session_id: UUID, count: int) -> None:
+        """So many meter values more, a minute apart."""
+        await self.connection.execute(
+            """INSERT INTO meter_values SELECT $1, $2::timestamptz + n * interval '1 minute', n, true
+                FROM generate_series(1, $3::int) AS n""",
+            session_id, ago(9), count,
+        )  # fmt: skip
+
+    async def values(self) -> dict[UUID, int]:
+        """How many meter values and adjustments each session has."""
+        query = """SELECT "sessionId", count(*) FROM (SELECT "sessionId" FROM meter_values
+            UNION ALL SELECT "sessionId" FROM session_adjustments) AS each GROUP BY "sessionId" """
+        return {row[0]: row[1] for row in await self.connection.fetch(query)}
+
     async def delivery(self, days: float, **changes: Any) -> UUID:
         """A delivery that was made, with its attempt."""
         at = ago(days)

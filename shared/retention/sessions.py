@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.database import lock_key
+from shared.database import STATEMENT_TIMEOUT_S, lock_key
 from shared.retention.age import cutoff
 from shared.retention.aged import HELD, inbox_purges
 from shared.retention.batches import Batch, Mark, Purge, Span
@@ -24,8 +24,10 @@ from shared.retention.settings import SessionRetention
 
 # Each takes a lock, of some thousands that all have together, and has rows in ten tables.
 SESSIONS_PER_BATCH: Final = 100
-# A session may have any number of meter values; these go first, so many at a time.
+# A session may have any number of meter values; so few go at a time that they have no more of them together.
 VALUES_PER_BATCH: Final = 5_000
+# One that has more by itself goes alone, whole as well: a million values take half a second from memory.
+ALONE_TIMEOUT_S: Final = STATEMENT_TIMEOUT_S
 _NEVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
 
 
@@ -80,9 +82,10 @@ _THEMSELVES: Final = "id = ANY (CAST(:ids AS uuid[]))"
 _OF_SESSIONS: Final = '"sessionId" = ANY (CAST(:ids AS uuid[]))'
 _LINKS: Final = f"ANY (ARRAY(SELECT CAST(id AS text) FROM payment_links WHERE {_OF_SESSIONS}))"  # noqa: S608 - a constant
 # Which rows of which table; first what refers to others, last the sessions.
-_VALUES: Final = {"meter_values": _OF_SESSIONS, "session_adjustments": _OF_SESSIONS}
-_REMEMBERED: Final = {"inbox": f"{_OF_SESSIONS} AND {HELD}"}
-_BELONGINGS: Final = {
+_WHICH: Final = {
+    "inbox": f"{_OF_SESSIONS} AND {HELD}",
+    "meter_values": _OF_SESSIONS,
+    "session_adjustments": _OF_SESSIONS,
     "payment_refunds": _OF_SESSIONS,
     "sandbox_refunds": f'"linkId" = {_LINKS}',
     "sandbox_links": f"id = {_LINKS}",
@@ -91,13 +94,15 @@ _BELONGINGS: Final = {
     "charging_session_requests": _THEMSELVES,
     "charging_sessions": _THEMSELVES,
 }
-_WHICH: Final = {**_REMEMBERED, **_VALUES, **_BELONGINGS}
 SESSION_TABLES: Final = tuple(_WHICH)
 _DELETE: Final = {table: text(f"DELETE FROM {table} WHERE {which}") for table, which in _WHICH.items()}  # noqa: S608 - constants, as below
-_DELETE_SOME: Final = {
-    table: text(f"DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM {table} WHERE {which} LIMIT :most))")  # noqa: S608
-    for table, which in _VALUES.items()
-}
+# Of each session, no more than matter.
+_VALUES: Final = text("""
+    SELECT s.id, (SELECT count(*) FROM (SELECT FROM meter_values WHERE "sessionId" = s.id LIMIT :most) AS v)
+        + (SELECT count(*) FROM (SELECT FROM session_adjustments WHERE "sessionId" = s.id LIMIT :most) AS a)
+        AS value_count
+    FROM unnest(CAST(:ids AS uuid[])) AS s (id)""")
+_ALONE: Final = text(f"SET LOCAL statement_timeout = '{ALONE_TIMEOUT_S}s'")
 _COUNT: Final = {table: text(f"SELECT count(*) FROM {table} WHERE {which}") for table, which in _WHICH.items()}  # noqa: S608
 
 
@@ -128,28 +133,46 @@ async def _purge_sessions(kind: Kind, remembered: datetime | None, tx: AsyncConn
     rows: Counter[str] = Counter()
     found = await _found(tx, _FIND[kind], span)
     ids = await _locked(tx, [row.id for row in found])
-    if ids := await _may_go(tx, ids, span.before, remembered):
-        for table, statement in _DELETE_SOME.items():
-            rows[table] = (await tx.execute(statement, {"ids": ids, "most": VALUES_PER_BATCH})).rowcount
-            if rows[table] == VALUES_PER_BATCH:
-                return Batch(rows, span.after)
-        for table in _going(remembered):
-            rows[table] += (await tx.execute(_DELETE[table], {"ids": ids})).rowcount
+    may_go = await _may_go(tx, ids, span.before, remembered)
+    going = await _fitting(tx, [row.id for row in found if row.id in may_go])
+    if going:
+        for table in _tables(remembered):
+            rows[table] = (await tx.execute(_DELETE[table], {"ids": going})).rowcount
+    if left := set(may_go).difference(going):
+        last = next(number for number, row in enumerate(found) if row.id in left) - 1
+        return Batch(rows, Mark(found[last].at, found[last].id))
     return Batch(rows, _next(found, span))
+
+
+async def _fitting(tx: AsyncConnection, ids: list[UUID]) -> list[UUID]:
+    """Return the first of them, at least one, whose values go in one short transaction."""
+    if not ids:
+        return []
+    counted = await tx.execute(_VALUES, {"ids": ids, "most": VALUES_PER_BATCH + 1})
+    values = {row.id: row.value_count for row in counted}
+    going, room = ids[:1], VALUES_PER_BATCH - values[ids[0]]
+    if room < 0:
+        await tx.execute(_ALONE)
+    for each in ids[1:]:
+        room -= values[each]
+        if room < 0:
+            break
+        going.append(each)
+    return going
 
 
 async def _count_sessions(kind: Kind, remembered: datetime | None, tx: AsyncConnection, span: Span) -> Batch:
     rows: Counter[str] = Counter()
     found = await _found(tx, _FIND[kind], span)
     if ids := await _may_go(tx, [row.id for row in found], span.before, remembered):
-        for table in (*_VALUES, *_going(remembered)):
+        for table in _tables(remembered):
             rows[table] = (await tx.execute(_COUNT[table], {"ids": ids})).scalar_one()
     return Batch(rows, _next(found, span))
 
 
-def _going(remembered: datetime | None) -> Iterable[str]:
-    """Return the tables whose rows go at once with their sessions."""
-    return _BELONGINGS if remembered is None else (*_REMEMBERED, *_BELONGINGS)
+def _tables(remembered: datetime | None) -> Iterable[str]:
+    """Return the tables whose rows go with their sessions: what is remembered for ever does not."""
+    return (table for table in SESSION_TABLES if table != "inbox" or remembered is not None)
 
 
 async def _purge_requests(tx: AsyncConnection, span: Span) -> Batch:

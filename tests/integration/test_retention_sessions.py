@@ -14,7 +14,8 @@ import shared.retention.sessions
 from ops.local_stack.processes import Name
 from session_worker.payments.payment import PaymentStatus
 from shared.database import create_engine, lock_key
-from shared.retention.batches import database_time, work_off
+from shared.retention import batches
+from shared.retention.batches import BEGINNING, Mark, Span, database_time, work_off
 from shared.retention.caretaker import Caretaker
 from shared.retention.sessions import session_purges
 from shared.retention.settings import SessionRetention
@@ -57,6 +58,18 @@ async def purge(url: str, config: SessionRetention = CONFIG) -> dict[str, int]:
     await engine.dispose()
     assert failures == {}
     return {table: count for table, count in rows.items() if count}
+
+
+async def batches_of(url: str, name: str) -> AsyncIterator[None]:
+    """Take a turn at one kind, stopping behind each batch."""
+    engine = create_engine(url, name="test", pool_size=1)
+    kinds = {each.name: each for each in session_purges(CONFIG, await database_time(engine))}
+    after: Mark | None = BEGINNING
+    while after is not None:
+        span = Span(after=after, before=kinds[name].before, most=kinds[name].most)
+        after = (await batches._one(engine, kinds[name].work, span)).next
+        yield
+    await engine.dispose()
 
 
 async def test_a_session_goes_with_all_that_belongs_to_it(url: str, past: Past) -> None:
@@ -203,16 +216,47 @@ async def test_what_a_command_is_at_work_on_stays_and_delays_nobody(house: House
     assert await past.counts() == {}
 
 
-async def test_any_number_of_meter_values_goes_some_at_a_time(
+async def test_each_batch_leaves_every_session_whole_however_many_values_it_has(
     url: str, past: Past, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A session with a million values must not need a transaction of a million rows."""
+    """Between two batches anything may come: a kill, a refund that keeps the rest. A batch is small all the same.
+
+    Some fit together; one has more than a batch by itself, and goes alone; one that is kept is passed over.
+    """
     monkeypatch.setattr(shared.retention.sessions, "VALUES_PER_BATCH", 10)
-    session_id = await past.paid_session(LONG_AGO)
-    for wh in range(45):
-        await past.put("meter_values", sessionId=session_id, measuredAt=ago(9), meterWh=wh, isTimed=False)
-    assert (await purge(url))["meter_values"] == 48
-    assert await past.counts() == {}
+    values: dict[UUID, int] = {}
+    for number, more in enumerate((0, 1, 0, 45, 0, 1, 2, 60, 0)):
+        session_id = await past.paid_session(LONG_AGO + 10 - number, **({"dueAt": ago(1)} if number == 4 else {}))
+        await past.many_values(session_id, more)
+        # With three values, and an adjustment, which counts as one.
+        values[session_id] = 4 + more
+    owed = [*values][4]
+    before, sizes = dict(values), []
+    async for _ in batches_of(url, "sessions, priced"):
+        left = await past.values()
+        assert left == {session_id: values[session_id] for session_id in left}
+        for table, column in BELONGINGS.items():
+            assert await past.ids(table, column) == set(left), table
+        sizes.append(sum(before.values()) - sum(left.values()))
+        before = left
+    assert set(before) == {owed}
+    assert sizes == [4 + 5, 4, 4 + 45, 5, 6, 4 + 60, 4]
+
+
+async def test_a_session_with_more_values_than_a_batch_may_take_longer(
+    url: str, past: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes at one go; what is short for a batch might never be enough for it."""
+    monkeypatch.setattr(shared.retention.sessions, "VALUES_PER_BATCH", 10)
+    monkeypatch.setattr(batches, "_QUIETLY", text("SELECT set_config('statement_timeout', '200ms', true)"))
+    await past.many_values(await past.paid_session(LONG_AGO), 45)
+    await past.connection.execute("""
+        CREATE FUNCTION slow() RETURNS trigger AS 'BEGIN PERFORM pg_sleep(0.3); RETURN NULL; END' LANGUAGE plpgsql;
+        CREATE TRIGGER slow AFTER DELETE ON meter_values FOR EACH STATEMENT EXECUTE FUNCTION slow()""")
+    try:
+        assert (await purge(url))["meter_values"] == 48
+    finally:
+        await past.connection.execute("DROP FUNCTION slow CASCADE")
 
 
 async def test_two_at_once_purge_each_row_once(url: str, past: Past) -> None:
