@@ -87,7 +87,7 @@ async def _measure(console: Console, house: House, rows: int) -> int:
 async def _purge_by_turns(house: House, load: Load) -> float:
     """Run `ops maintain` to its end; return the seconds for which it was let."""
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "ops", "maintain", cwd=REPOSITORY, env={"DATABASE_URL": house.database_url},
+        sys.executable, "-m", "ops", "maintain", "--yes", cwd=REPOSITORY, env={"DATABASE_URL": house.database_url},
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     ending, took_s = asyncio.create_task(child.communicate()), 0.0

@@ -33,9 +33,10 @@ def run_provision(
 @app.command("maintain")
 def run_maintain(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count; delete nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Purge what is older than the retention settings say, in every table, in small batches beside everything else."""
-    raise typer.Exit(maintain.main(dry_run=dry_run))
+    raise typer.Exit(maintain.main(dry_run=dry_run, yes=yes))
 
 
 @app.command("up")

@@ -5,11 +5,13 @@ is broken off, what it has purged is gone, and the next run goes on.
 """
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
+import typer
 from pydantic_settings import SettingsConfigDict
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -26,6 +28,7 @@ from shared.retention.settings import CallbackRetention, SessionRetention
 from shared.settings import DatabaseUrl
 
 EXIT_INCOMPLETE: Final = 1
+EXIT_USAGE: Final = 2
 _KEPT: Final = {
     "messages": "inbox_retention_days",
     "callbacks": "callback_log_retention_days",
@@ -43,11 +46,21 @@ class MaintainSettings(SessionRetention, CallbackRetention):
     database_url: DatabaseUrl
 
 
-def main(*, dry_run: bool) -> int:
-    """Purge, or count; print what went from where; return the exit status: 0, or 1 where something was kept from it."""
+def main(*, dry_run: bool, yes: bool) -> int:
+    """Purge, or count; print what went from where; return the exit status: 0, or 1 where something was kept from it.
+
+    Whoever has not said `yes` is asked: this shell may lack what the workers were told to keep. 2 where nobody can be.
+    """
     config = settings.load(MaintainSettings)
     notes, rows = Console(stderr=True, highlight=False), Counter[str]()
     notes.print(f"Kept: {', '.join(f'{what} {_days(config, name)}' for what, name in _KEPT.items())}.", soft_wrap=True)
+    if not (dry_run or yes):
+        if not sys.stdin.isatty():
+            words = "Nobody can be asked here: give --yes to purge what is older, or --dry-run to count it."
+            notes.print(words, soft_wrap=True)
+            return EXIT_USAGE
+        if not typer.confirm("Purge what is older, for ever?", err=True):
+            return EXIT_INCOMPLETE
     failures: Mapping[str, str] | None = None
     try:
         failures = asyncio.run(_maintain(config, notes, rows, dry_run=dry_run))

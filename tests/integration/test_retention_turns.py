@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pty
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -64,12 +65,14 @@ class Ran:
     err: str
 
 
-async def maintain(database_url: str, *arguments: str, **environment: str) -> Ran:
+async def maintain(
+    database_url: str, *arguments: str, stdin: int = asyncio.subprocess.DEVNULL, **environment: str
+) -> Ran:
     """Run the command and return what it said."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "ops", "maintain", *arguments,
         cwd=REPOSITORY, env={**os.environ, "DATABASE_URL": database_url, **environment},
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        stdin=stdin, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     async with asyncio.timeout(TIMEOUT_S):
         out, err = await child.communicate()
@@ -103,7 +106,7 @@ async def test_maintain_counts_then_purges_what_it_counted(house: House, past: P
     before = await past.counts()
     counted = await maintain(house.database_url, "--dry-run")
     assert (counted.code, await past.counts()) == (0, before)
-    purged = await maintain(house.database_url)
+    purged = await maintain(house.database_url, "--yes")
     after = await past.counts()
     assert purged.code == 0
     assert table(purged) == {table: left for table, count in before.items() if (left := count - after.get(table, 0))}
@@ -113,10 +116,10 @@ async def test_maintain_counts_then_purges_what_it_counted(house: House, past: P
 async def test_maintain_names_every_table_and_none_where_nothing_was_old(house: House, past: Past) -> None:
     """One old row: the other tables stand there with 0. No row: a sentence."""
     await past.callback_message(40)
-    for arguments in (["--dry-run"], []):
+    for arguments in (["--dry-run"], ["--yes"]):
         said = (await maintain(house.database_url, *arguments)).out
         assert {line.split()[0] for line in said.splitlines()[1:]} == {*TABLES} - {"outbox"}
-    for arguments in (["--dry-run"], []):
+    for arguments in (["--dry-run"], ["--yes"]):
         assert (await maintain(house.database_url, *arguments)).out == "Nothing was old enough.\n"
 
 
@@ -124,9 +127,33 @@ async def test_maintain_says_for_how_long_things_are_kept_and_names_every_bad_se
     said = (await maintain(house.database_url, "--dry-run", SESSION_RETENTION_DAYS="0")).err
     assert "messages 30 days" in said
     assert "sessions for ever" in said
-    bad = await maintain(house.database_url, INBOX_RETENTION_DAYS="3", PAYMENT_RETENTION_DAYS="soon")
+    bad = await maintain(house.database_url, "--yes", INBOX_RETENTION_DAYS="3", PAYMENT_RETENTION_DAYS="soon")
     assert (bad.code, bad.out) == (2, "")
     assert {line.split(":")[0] for line in bad.err.splitlines()} == {"INBOX_RETENTION_DAYS", "PAYMENT_RETENTION_DAYS"}
+
+
+async def test_maintain_without_a_terminal_purges_nothing_unless_told_to(house: House, past: Past) -> None:
+    """A shell may lack the workers' settings, by which everything is kept: then the defaults are another's."""
+    await past.message(40)
+    ran = await maintain(house.database_url)
+    assert (ran.code, ran.out, await past.counts()) == (2, "", {"inbox": 1})
+    assert "Kept: messages 30 days" in ran.err
+    assert ran.err.splitlines()[-1].startswith("Nobody can be asked here: give --yes")
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [("n", 1, {"inbox": 1}), ("", 1, {"inbox": 1}), ("y", 0, {})])
+async def test_maintain_asks_on_a_terminal(
+    house: House, past: Past, answer: str, code: int, left: dict[str, int]
+) -> None:
+    """Behind what it would go by; no answer is none."""
+    await past.message(40)
+    keyboard, terminal = pty.openpty()
+    os.write(keyboard, f"{answer}\n".encode())
+    ran = await maintain(house.database_url, stdin=terminal)
+    for each in (keyboard, terminal):
+        os.close(each)
+    assert (ran.code, await past.counts()) == (code, left)
+    assert ran.err.index("Kept: messages 30 days") < ran.err.index("Purge what is older, for ever? [y/N]")
 
 
 async def test_maintain_tells_what_it_could_not_do_and_does_the_rest(house: House, past: Past) -> None:
@@ -135,11 +162,11 @@ async def test_maintain_tells_what_it_could_not_do_and_does_the_rest(house: Hous
     await past.delivery(100)
     async with past.connection.transaction():
         await past.connection.execute("LOCK TABLE inbox IN ACCESS EXCLUSIVE MODE")
-        ran = await maintain(house.database_url)
+        ran = await maintain(house.database_url, "--yes")
     assert ran.code == 1
     assert table(ran) == {"callback_deliveries": 1}
     assert "inbox: LockNotAvailableError 55P03" in ran.err
-    away = await maintain("postgresql://nobody:secret@127.0.0.1:1/none")
+    away = await maintain("postgresql://nobody:secret@127.0.0.1:1/none", "--yes")
     assert away.code == 1
     assert "Database: " in away.err
     assert away.out == ""
@@ -149,7 +176,7 @@ async def test_maintain_tells_what_it_could_not_do_and_does_the_rest(house: Hous
 async def test_maintain_with_a_workers_login_says_which_login_it_needs(house: House, past: Past) -> None:
     """Provisioning would not help: no worker may delete in the other one's tables."""
     login = with_logins(house)[Name.CALLBACK_WORKER]["DATABASE_URL"]
-    purged, counted = await maintain(login), await maintain(login, "--dry-run")
+    purged, counted = await maintain(login, "--yes"), await maintain(login, "--dry-run")
     needs = "it needs a login that may {} in every table, the owner's for example"
     assert f"inbox: permission denied for table inbox: {needs.format('DELETE')}" in purged.err.splitlines()
     assert f"Database: permission denied for table inbox: {needs.format('SELECT')}" in counted.err.splitlines()
@@ -284,7 +311,7 @@ async def test_two_maintains_beside_a_worker_that_purges_lose_and_refuse_nothing
     """Commands flow while twenty thousand old rows go: each has its one outcome, and none is a dead letter."""
     await past.many_messages(40, OLD_MESSAGES)
     worker = await processes.start("session_worker", **eager)
-    running = [asyncio.create_task(maintain(house.database_url)) for _ in range(2)]
+    running = [asyncio.create_task(maintain(house.database_url, "--yes")) for _ in range(2)]
     sent: list[str] = []
     while not all(task.done() for task in running) or len(sent) < 100:
         session_id = await wire.publish("session.start.v1", {"chargerId": f"C-{len(sent)}"})
