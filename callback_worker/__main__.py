@@ -60,9 +60,9 @@ async def serve(config: CallbackWorkerSettings, sockets: Sequence[socket.socket]
     """Deliver until `drain` is set, then finish the attempts in hand, write their results and close everything."""
     url = config.database_url.get_secret_value()
     engine = create_engine(url, name=NAME, pool_size=POOL_SIZE)
-    caretaker = Caretaker(url, name=NAME, purges=partial(callback_purges, config))
     event.listen(engine.sync_engine, "connect", _prefer_indexes)
     clock = DatabaseClock(engine)
+    caretaker = Caretaker(url, name=NAME, purges=partial(callback_purges, config), has_leapt=clock.has_leapt)
     async with _sender(config, clock) as sender, asyncio.TaskGroup() as tasks:
         parts, loops = _wire(config, engine, clock, sender, tasks, drain), Loops(tasks, drain)
         background = [

@@ -34,9 +34,10 @@ def run_provision(
 def run_maintain(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count; delete nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Go by the database's clock, however wrong it seems.")] = False,
 ) -> None:
     """Purge what is older than the retention settings say, in every table, in small batches beside everything else."""
-    raise typer.Exit(maintain.main(dry_run=dry_run, yes=yes))
+    raise typer.Exit(maintain.main(dry_run=dry_run, yes=yes, force=force))
 
 
 @app.command("up")

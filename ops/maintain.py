@@ -19,8 +19,10 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared import settings
+from shared.clock import now_utc
 from shared.database import SQLSTATE_INSUFFICIENT_PRIVILEGE, create_engine, origin_of, sqlstate
 from shared.failures import reason_of
+from shared.retention.age import doubt
 from shared.retention.aged import CALLBACK_TABLES, callback_purges
 from shared.retention.batches import Purge, count_all, database_time, work_off
 from shared.retention.sessions import SESSION_TABLES, session_purges
@@ -46,7 +48,7 @@ class MaintainSettings(SessionRetention, CallbackRetention):
     database_url: DatabaseUrl
 
 
-def main(*, dry_run: bool, yes: bool) -> int:
+def main(*, dry_run: bool, yes: bool, force: bool) -> int:
     """Purge, or count; print what went from where; return the exit status: 0, or 1 where something was kept from it.
 
     Whoever has not said `yes` is asked: this shell may lack what the workers were told to keep. 2 where nobody can be.
@@ -63,7 +65,7 @@ def main(*, dry_run: bool, yes: bool) -> int:
             return EXIT_INCOMPLETE
     failures: Mapping[str, str] | None = None
     try:
-        failures = asyncio.run(_maintain(config, notes, rows, dry_run=dry_run))
+        failures = asyncio.run(_maintain(config, notes, rows, dry_run=dry_run, force=force))
     finally:
         is_whole = failures == {}
         # What went is told also of a purge that failed or was broken off; a count that did not end is none.
@@ -82,7 +84,7 @@ def _days(config: MaintainSettings, name: str) -> str:
 
 
 async def _maintain(
-    config: MaintainSettings, notes: Console, rows: Counter[str], *, dry_run: bool
+    config: MaintainSettings, notes: Console, rows: Counter[str], *, dry_run: bool, force: bool
 ) -> Mapping[str, str]:
     """Return what kept which from its end, in words."""
     engine = create_engine(config.database_url.get_secret_value(), name="ops maintain", pool_size=1)
@@ -95,7 +97,10 @@ async def _maintain(
                 rows.update(gone)
                 progress.update(bar, completed=rows.total())
 
-            purges = _purges(config, await database_time(engine))
+            now = await database_time(engine)
+            if not force and (reason := doubt(now, now_utc())):
+                return {"Clocks": f"{reason}; put right the wrong one, or go by the database's with --force"}
+            purges = _purges(config, now)
             if dry_run:
                 await count_all(engine, purges, tell)
                 return {}

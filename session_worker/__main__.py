@@ -72,9 +72,9 @@ async def serve(config: SessionWorkerSettings, sockets: Sequence[socket.socket],
     """Consume until `drain` is set, then settle what is in hand, publish its events and close everything."""
     url = config.database_url.get_secret_value()
     engine = create_engine(url, name=NAME, pool_size=POOL_SIZE)
-    caretaker = Caretaker(url, name=NAME, purges=partial(session_purges, config))
+    clock = DatabaseClock(engine)
+    caretaker = Caretaker(url, name=NAME, purges=partial(session_purges, config), has_leapt=clock.has_leapt)
     async with asyncio.TaskGroup() as tasks:
-        clock = DatabaseClock(engine)
         parts, loops = _wire(config, engine, clock, tasks), Loops(tasks, drain)
         background = [
             loops.start("health", serve_health(_checks(engine, parts, loops), sockets)),

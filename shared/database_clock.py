@@ -20,6 +20,8 @@ log = get_logger(__name__)
 
 # More than slow answers and drifting quartz explain, far less than the margin of a lease: somebody set the clock.
 STEP_S = 1.0
+# What age alone decides waits as long, after the database's clock was set by more: it may have been set wrong.
+LEAP_S = 86_400.0
 # A host whose own clock is off by this much dates its log lines wrongly, and needs its NTP looked at.
 OFF_S = 5.0
 
@@ -53,11 +55,16 @@ class DatabaseClock:
         self._ahead_s = own().timestamp() - elapsed_s()
         self._told = asyncio.Event()
         self._said_off_s = 0.0
+        self._leapt_s: float | None = None
         self.on_step: Callable[[], None] = lambda: None
 
     def now(self) -> datetime:
         """Return the time, aware and in UTC. An answer may set it back, by less than a millisecond as a rule."""
         return datetime.fromtimestamp(self._elapsed_s() + self._ahead_s, UTC)
+
+    def has_leapt(self) -> bool:
+        """Whether the database's clock was set by more than a day, within the last day of this process."""
+        return self._leapt_s is not None and self._elapsed_s() - self._leapt_s < LEAP_S
 
     async def told(self, drain: asyncio.Event) -> bool:
         """Wait for the first answer, before which nothing may be decided; return False where the drain came first."""
@@ -91,6 +98,8 @@ class DatabaseClock:
 
     def _move(self, by_s: float) -> None:
         self._ahead_s += by_s
+        if abs(by_s) > LEAP_S:
+            self._leapt_s = self._elapsed_s()
         if abs(by_s) > STEP_S:
             log.warning(
                 "database_clock_stepped", by_s=round(by_s, 3), next="due times and leases are read by the new one"

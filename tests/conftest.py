@@ -1,5 +1,6 @@
-"""Fixtures over real parts: `servers` (a session), `house` and `processes` (a module), `receiver` (a test)."""
+"""Fixtures over real parts: `servers` (a session), `house` and `processes` (a module), others (a test)."""
 
+import os
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from ops.local_stack import Servers, StackError
 from ops.local_stack.processes import Processes
 from ops.receiver import Receiver
 from tests.servers import House, fresh_house, open_servers, refuse, with_logins
+from tests.wrong_clock import MakeClock, WrongClock
 
 # Standard Webhooks' own test vector's key: 24 bytes, known to everybody, good for tests alone.
 SIGNING_KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -56,6 +58,24 @@ def processes(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield started
     finally:
         started.close()
+
+
+@pytest.fixture
+def wrong_clock(tmp_path: Path) -> MakeClock:
+    """Makes a clock that is off from its start."""
+
+    def make(step: str) -> WrongClock:
+        folder = tmp_path / step
+        folder.mkdir()
+        clock = WrongClock.made_in(folder)
+        if clock is None:
+            if os.environ.get("CI"):
+                pytest.fail("no libfaketime on this machine: apt-get install faketime")
+            pytest.skip("no libfaketime on this machine: apt-get install faketime")
+        clock.set(step)
+        return clock
+
+    return make
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """A process whose own clock is wrong, and can be set while it runs: Debian's package faketime."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -33,3 +33,6 @@ class WrongClock:
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
+
+
+MakeClock = Callable[[str], WrongClock]

@@ -1,6 +1,7 @@
 """Purges, beside a process's work, what the process need not keep: a turn an hour, on a connection of its own.
 
 Nothing depends on it: what goes wrong is told, and tried again at the next turn. It may be cancelled at any moment.
+A turn purges nothing by a time that two clocks do not agree on, or to which the database's has just leapt.
 """
 
 import asyncio
@@ -15,9 +16,11 @@ from prometheus_client import Counter as Metric
 from prometheus_client import Gauge
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from shared.clock import now_utc
 from shared.database import create_engine
 from shared.failures import reason_of
 from shared.logs import get_logger
+from shared.retention.age import doubt
 from shared.retention.batches import Purge, database_time, work_off
 
 log = get_logger(__name__)
@@ -30,18 +33,27 @@ EVERY_S = 3_600.0
 # Workers that start together take turns; one that is restarted every hour has its turn all the same.
 FIRST_WITHIN_S = (60.0, 600.0)
 JITTER = 0.25
+LEAPT = "the database's clock was set by more than a day, less than a day ago"
 TRIED_AGAIN = "tried again within two hours"
 # A database that hangs does not even take a goodbye.
 CLOSE_TIMEOUT_S = 2.0
 
 
 class Caretaker:
-    """Takes turns at what `purges` gives for the database's time."""
+    """Takes turns at what `purges` gives for the database's time, unless that `has_leapt`."""
 
-    def __init__(self, url: str, *, name: str, purges: Callable[[datetime], Sequence[Purge]]) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        purges: Callable[[datetime], Sequence[Purge]],
+        has_leapt: Callable[[], bool],
+    ) -> None:
         self._url = url
         self._name = f"{name} purges"
         self._purges = purges
+        self._has_leapt = has_leapt
 
     async def run(self) -> None:
         """Purge until cancelled."""
@@ -72,7 +84,11 @@ class Caretaker:
 
     async def _turn(self, engine: AsyncEngine) -> Mapping[str, int]:
         began_s, rows = time.monotonic(), Counter[str]()
-        failures = await work_off(engine, self._purges(await database_time(engine)), lambda gone: _note(rows, gone))
+        now = await database_time(engine)
+        if reason := LEAPT if self._has_leapt() else doubt(now, now_utc()):
+            log.warning("purge_skipped", reason=reason, next=TRIED_AGAIN)
+            return rows
+        failures = await work_off(engine, self._purges(now), lambda gone: _note(rows, gone))
         if rows.total():
             log.info("purged", rows=dict(+rows), took_s=round(time.monotonic() - began_s, 1))
         if failures:

@@ -279,7 +279,7 @@ async def test_a_turn_that_is_broken_off_has_done_what_it_has_done(
     monkeypatch.setattr(shared.retention.sessions, "SESSIONS_PER_BATCH", 5)
     for _ in range(100):
         await past.paid_session(LONG_AGO)
-    caretaker = Caretaker(url, name="test", purges=partial(session_purges, CONFIG))
+    caretaker = Caretaker(url, name="test", purges=partial(session_purges, CONFIG), has_leapt=lambda: False)
     turn = asyncio.create_task(caretaker.run_once())
 
     async def begun() -> bool:

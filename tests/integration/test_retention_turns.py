@@ -4,8 +4,9 @@ import asyncio
 import os
 import pty
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,12 @@ from shared.topology import SESSION_COMMANDS, dead_letter_queue
 from tests.past import TABLES, Past
 from tests.servers import REPOSITORY, House, with_logins
 from tests.wire import Wire, eventually, open_wire
+from tests.wrong_clock import MakeClock
 
 TIMEOUT_S = 60
 OLD_MESSAGES = 20_000
+SESSIONS = partial(session_purges, SessionRetention())
+CALLBACKS = partial(callback_purges, CallbackRetention())
 # What the workers do within an hour, at once and all the time.
 EAGER = """
 from shared.retention import caretaker
@@ -66,7 +70,7 @@ class Ran:
 
 
 async def maintain(
-    database_url: str, *arguments: str, stdin: int = asyncio.subprocess.DEVNULL, **environment: str
+    database_url: str, *arguments: str, stdin: Any = asyncio.subprocess.DEVNULL, **environment: str
 ) -> Ran:
     """Run the command and return what it said."""
     child = await asyncio.create_subprocess_exec(
@@ -78,6 +82,12 @@ async def maintain(
         out, err = await child.communicate()
     assert child.returncode is not None
     return Ran(child.returncode, out.decode(), err.decode())
+
+
+def caretaker_of(
+    url: str, purges: Callable[[datetime], Sequence[batches.Purge]], *, has_leapt: bool = False
+) -> Caretaker:
+    return Caretaker(url, name="test", purges=purges, has_leapt=lambda: has_leapt)
 
 
 def table(ran: Ran) -> dict[str, int]:
@@ -194,10 +204,9 @@ async def test_the_least_rights_of_each_worker_are_enough_for_its_purge(house: H
     await past.callback_message(40)
     await past.message(40)
     before = await past.counts()
-    sessions, callbacks = SessionRetention(), CallbackRetention()
     turns = (
-        Caretaker(urls[Name.SESSION_WORKER]["DATABASE_URL"], name="s", purges=partial(session_purges, sessions)),
-        Caretaker(urls[Name.CALLBACK_WORKER]["DATABASE_URL"], name="c", purges=partial(callback_purges, callbacks)),
+        caretaker_of(urls[Name.SESSION_WORKER]["DATABASE_URL"], SESSIONS),
+        caretaker_of(urls[Name.CALLBACK_WORKER]["DATABASE_URL"], CALLBACKS),
     )
     gone = [await turn.run_once() for turn in turns]
     assert {table: count for rows in gone for table, count in rows.items() if count} == before
@@ -257,6 +266,38 @@ async def test_a_purge_that_fails_harms_nothing_and_is_tried_again(
     assert await worker.stop() == 0
 
 
+@pytest.mark.parametrize("step", ["+3d", "-3d"])
+async def test_nothing_is_purged_by_a_clock_that_another_one_contradicts(
+    house: House, processes: Processes, past: Past, eager: dict[str, Any], wrong_clock: MakeClock, step: str
+) -> None:
+    """Which of them is wrong, nobody knows; if it is the database's, all that is not owed would go at once."""
+    await past.message(40)
+    clock = wrong_clock(step).environment
+    worker = await processes.start("session_worker", port=None, **eager, **clock)
+
+    async def skipped() -> bool:
+        return "purge_skipped" in worker.log_tail()
+
+    await eventually(skipped)
+    assert "the database's clock and this host's are" in worker.log_tail()
+    for arguments in (["--yes"], ["--dry-run"]):
+        ran = await maintain(house.database_url, *arguments, **clock)
+        assert (ran.code, ran.out) == (1, "")
+        assert "days apart; put right the wrong one, or go by the database's with --force" in ran.err
+    assert await worker.stop() == 0
+    assert await past.counts() == {"inbox": 1}
+    assert (await maintain(house.database_url, "--yes", "--force", **clock)).code == 0
+    assert await past.counts() == {}
+
+
+async def test_nothing_is_purged_while_the_databases_clock_has_just_leapt(house: House, past: Past) -> None:
+    """The own one may have leapt with it, where both run on one host."""
+    await past.message(40)
+    assert await caretaker_of(house.database_url, SESSIONS, has_leapt=True).run_once() == {}
+    assert await past.counts() == {"inbox": 1}
+    assert await caretaker_of(house.database_url, SESSIONS).run_once() == {"inbox": 1}
+
+
 async def test_a_database_that_is_away_does_not_end_the_purge(monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes on to try, turn after turn, whatever is raised: a cancellation that nobody asked for, too."""
     monkeypatch.setattr(caretaker, "FIRST_WITHIN_S", (0.0, 0.0))
@@ -274,9 +315,8 @@ async def test_a_database_that_is_away_does_not_end_the_purge(monkeypatch: pytes
                 raise asyncio.CancelledError("by a library")
             return dict(await super().run_once())
 
-    purging = asyncio.create_task(
-        Counting("postgresql://nobody:secret@127.0.0.1:1/none", name="test", purges=purges).run()
-    )
+    url = "postgresql://nobody:secret@127.0.0.1:1/none"
+    purging = asyncio.create_task(Counting(url, name="test", purges=purges, has_leapt=lambda: False).run())
 
     async def tried() -> bool:
         return turns > 3

@@ -4,12 +4,10 @@ And workers that have not been told the time yet.
 """
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
-from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -23,32 +21,12 @@ from tests.callbacks import CallbackLog, EventSource, StartWorker, event, open_l
 from tests.proxy import Proxy
 from tests.servers import House
 from tests.wire import Wire, eventually, open_wire
-from tests.wrong_clock import WrongClock
+from tests.wrong_clock import MakeClock
 
 STEPS = ("+1h", "-1h")
 HOUR_S = 3600
 # A worker without anything in hand; far below what waiting for the database would take.
 IDLE_DRAIN_S = 10.0
-
-MakeClock = Callable[[str], WrongClock]
-
-
-@pytest.fixture
-def wrong_clock(tmp_path: Path) -> MakeClock:
-    """Makes a clock that is off from its start."""
-
-    def make(step: str) -> WrongClock:
-        folder = tmp_path / step
-        folder.mkdir()
-        clock = WrongClock.made_in(folder)
-        if clock is None:
-            if os.environ.get("CI"):
-                pytest.fail("no libfaketime on this machine: apt-get install faketime")
-            pytest.skip("no libfaketime on this machine: apt-get install faketime")
-        clock.set(step)
-        return clock
-
-    return make
 
 
 @pytest.fixture

@@ -104,6 +104,25 @@ async def test_the_time_goes_on_without_the_database() -> None:
     assert off_s(clock, world) == pytest.approx(0)
 
 
+@pytest.mark.parametrize("days", [3.0, -3.0])
+async def test_a_leap_of_the_databases_clock_is_remembered_for_a_day(days: float) -> None:
+    """By a clock that does not leap with it. A step of an hour is none."""
+    world = World()
+    clock = clock_in(world)
+    await clock.ask()
+    world.database_off_s += 3600
+    await clock.ask()
+    assert not clock.has_leapt()
+    world.database_off_s += days * 86_400
+    world.own_off_s = world.database_off_s
+    await clock.ask()
+    assert clock.has_leapt()
+    world.true_s += 86_399
+    assert clock.has_leapt()
+    world.true_s += 1
+    assert not clock.has_leapt()
+
+
 async def test_before_the_first_answer_it_is_the_own_clock_and_nobody_is_told() -> None:
     """A drain ends the wait."""
     world = World(own_off_s=7)

@@ -12,7 +12,7 @@ from ops.maintain import MaintainSettings
 from session_worker.intake import receive
 from shared.commands import CancelSession, RecreatePaymentLink, RefundPayment, RequestSession, StartSession, StopSession
 from shared.ids import NAMESPACE, least_id, minted_at, uuid7
-from shared.retention.age import MARGIN, cutoff, is_forgotten
+from shared.retention.age import MARGIN, cutoff, doubt, is_forgotten
 from shared.retention.aged import HELD, callback_purges
 from shared.retention.batches import LONG_S, _next_size
 from shared.retention.sessions import session_purges
@@ -56,6 +56,12 @@ def test_a_message_is_refused_for_its_age_before_its_inbox_row_goes() -> None:
     before = cutoff(NOW, 30)
     assert before is not None
     assert before + MARGIN <= oldest_applied
+
+
+def test_clocks_that_are_more_than_the_margin_apart_are_not_believed() -> None:
+    assert doubt(NOW + MARGIN, NOW) is None is doubt(NOW, NOW + MARGIN)
+    for days in (12_419, -12_419):
+        assert doubt(NOW + days * DAY, NOW) == "the database's clock and this host's are 12,419 days apart"
 
 
 def test_what_has_no_time_is_never_too_old_nor_anything_where_all_is_remembered() -> None:
