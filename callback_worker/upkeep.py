@@ -68,13 +68,14 @@ class Upkeep:
             await asyncio.sleep(EVERY_S)
 
     async def run_once(self) -> int:
-        """Ask, look at the hosts, and end all that has expired, some at a time; return how many that were."""
+        """Look at the hosts, and end all that has expired, some at a time, by the time of now; return how many."""
         await self._ask_time()
         async with self._patience.engine.begin() as tx:
             await self._hosts.refresh(tx, self._clock())
         count = 0
         while (ended := await self._expire()) == EXPIRED_MOST:
             count += ended
+            await self._ask_time()
         return count + ended
 
     async def _expire(self) -> int:

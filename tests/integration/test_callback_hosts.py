@@ -271,12 +271,19 @@ async def test_what_expires_ends_visibly_whatever_its_host_and_whoever_left_it(e
 
 
 async def test_however_many_expire_at_once_all_of_them_end_in_one_turn(engine: AsyncEngine) -> None:
-    """In short transactions."""
+    """In short transactions, before each of which the time is asked: others may lease by a new one."""
     await insert_backlog(engine, f"'{DEAD}'", 2 * EXPIRED_MOST + 1, due="now() - interval '4 days'")
+    asked = 0
+
+    async def ask_time() -> None:
+        nonlocal asked
+        asked += 1
+
     upkeep = Upkeep(
-        Patience(engine), hosts=Hosts(), in_hand=list, clock=lambda: datetime.now(NOW.tzinfo), ask_time=unasked
+        Patience(engine), hosts=Hosts(), in_hand=list, clock=lambda: datetime.now(NOW.tzinfo), ask_time=ask_time
     )
     assert await upkeep.run_once() == 2 * EXPIRED_MOST + 1
+    assert asked == 3
     assert await upkeep.run_once() == 0
 
 
