@@ -86,7 +86,9 @@ async def serve(config: CallbackWorkerSettings, sockets: Sequence[socket.socket]
             purging.cancel()
             await _drain(parts, claiming)
         for task in background:
-            task.cancel()
+            # The purge was told already: a second time it could not close its connection.
+            if not task.cancelling():
+                task.cancel()
     with suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_CLOSE_S):
             await engine.dispose()

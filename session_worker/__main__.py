@@ -97,7 +97,9 @@ async def serve(config: SessionWorkerSettings, sockets: Sequence[socket.socket],
             await _drain(parts, handling, collecting, tasks)
         process.settled()
         for task in background:
-            task.cancel()
+            # The purge was told already: a second time it could not close its connection.
+            if not task.cancelling():
+                task.cancel()
     if parts.provider is not None:
         await parts.provider.close()
     await engine.dispose()
