@@ -30,7 +30,6 @@ from shared.retention.settings import CallbackRetention, SessionRetention
 from shared.settings import DatabaseUrl
 
 EXIT_INCOMPLETE: Final = 1
-EXIT_USAGE: Final = 2
 _KEPT: Final = {
     "messages": "inbox_retention_days",
     "callbacks": "callback_log_retention_days",
@@ -51,18 +50,14 @@ class MaintainSettings(SessionRetention, CallbackRetention):
 def main(*, dry_run: bool, yes: bool, force: bool) -> int:
     """Purge, or count; print what went from where; return the exit status: 0, or 1 where something was kept from it.
 
-    Whoever has not said `yes` is asked: this shell may lack what the workers were told to keep. 2 where nobody can be.
+    Whoever sits at a terminal and has not said `yes` is asked: that shell may lack what the workers were told to keep.
     """
     config = settings.load(MaintainSettings)
     notes, rows = Console(stderr=True, highlight=False), Counter[str]()
     notes.print(f"Kept: {', '.join(f'{what} {_days(config, name)}' for what, name in _KEPT.items())}.", soft_wrap=True)
-    if not (dry_run or yes):
-        if not sys.stdin.isatty():
-            words = "Nobody can be asked here: give --yes to purge what is older, or --dry-run to count it."
-            notes.print(words, soft_wrap=True)
-            return EXIT_USAGE
-        if not typer.confirm("Purge what is older, for ever?", err=True):
-            return EXIT_INCOMPLETE
+    is_asked = sys.stdin.isatty() and not (dry_run or yes)
+    if is_asked and not typer.confirm("Purge what is older, for ever?", err=True):
+        return EXIT_INCOMPLETE
     failures: Mapping[str, str] | None = None
     try:
         failures = asyncio.run(_maintain(config, notes, rows, dry_run=dry_run, force=force))

@@ -116,7 +116,7 @@ async def test_maintain_counts_then_purges_what_it_counted(house: House, past: P
     before = await past.counts()
     counted = await maintain(house.database_url, "--dry-run")
     assert (counted.code, await past.counts()) == (0, before)
-    purged = await maintain(house.database_url, "--yes")
+    purged = await maintain(house.database_url)
     after = await past.counts()
     assert purged.code == 0
     assert table(purged) == {table: left for table, count in before.items() if (left := count - after.get(table, 0))}
@@ -140,15 +140,6 @@ async def test_maintain_says_for_how_long_things_are_kept_and_names_every_bad_se
     bad = await maintain(house.database_url, "--yes", INBOX_RETENTION_DAYS="3", PAYMENT_RETENTION_DAYS="soon")
     assert (bad.code, bad.out) == (2, "")
     assert {line.split(":")[0] for line in bad.err.splitlines()} == {"INBOX_RETENTION_DAYS", "PAYMENT_RETENTION_DAYS"}
-
-
-async def test_maintain_without_a_terminal_purges_nothing_unless_told_to(house: House, past: Past) -> None:
-    """A shell may lack the workers' settings, by which everything is kept: then the defaults are another's."""
-    await past.message(40)
-    ran = await maintain(house.database_url)
-    assert (ran.code, ran.out, await past.counts()) == (2, "", {"inbox": 1})
-    assert "Kept: messages 30 days" in ran.err
-    assert ran.err.splitlines()[-1].startswith("Nobody can be asked here: give --yes")
 
 
 @pytest.mark.parametrize(("answer", "code", "left"), [("n", 1, {"inbox": 1}), ("", 1, {"inbox": 1}), ("y", 0, {})])
