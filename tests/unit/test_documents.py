@@ -4,8 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 from pydantic_settings import BaseSettings
 
+# Whatever a process measures is registered once its `__main__` is imported.
+import callback_worker.__main__  # noqa: F401
+import gateway.__main__  # noqa: F401
+import session_worker.__main__  # noqa: F401
 from callback_worker.settings import CallbackWorkerSettings
 from gateway.settings import GatewaySettings
 from ops.maintain import MaintainSettings
@@ -27,6 +32,13 @@ def test_every_setting_is_documented(model: type[BaseSettings]) -> None:
     documented = (ROOT / "docs/configuration.md").read_text()
     names = {str(field.validation_alias or name).upper() for name, field in model.model_fields.items()} - INTERNAL
     assert not {name for name in names if f"`{name}`" not in documented}
+
+
+def test_every_metric_is_documented_and_no_other() -> None:
+    tables = (ROOT / "docs/metrics.md").read_text().partition("## Alerts")[0]
+    documented = set(re.findall(r"^\| `(voltline_\w+)`", tables, re.MULTILINE))
+    families = [family for family in REGISTRY.collect() if family.name.startswith("voltline_")]
+    assert documented == {f"{each.name}{'_total' if each.type == 'counter' else ''}" for each in families}
 
 
 @pytest.mark.parametrize("document", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]), ids=lambda p: p.name)
