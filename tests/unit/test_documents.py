@@ -20,6 +20,7 @@ from session_worker.settings import SessionWorkerSettings
 ROOT = Path(__file__).resolve().parents[2]
 # How a gateway of several processes hands its socket to them; nobody else sets it.
 INTERNAL = {"GATEWAY_LISTENING_FDS"}
+TEST_FILE = re.compile(r"\btests/[\w/]+\.py\b")
 LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#]+)")
 
 
@@ -45,6 +46,11 @@ def test_every_metric_is_documented_and_no_other() -> None:
 def test_every_link_between_documents_leads_somewhere(document: Path) -> None:
     for target in LINK.findall(document.read_text()):
         assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_every_test_file_that_a_document_names_is_there() -> None:
+    named = {name for document in ROOT.glob("docs/**/*.md") for name in TEST_FILE.findall(document.read_text())}
+    assert not {name for name in named if not (ROOT / name).exists()}
 
 
 def test_the_readme_stays_short() -> None:
