@@ -21,12 +21,37 @@ HEAD = """\
 
 Each row is load from apps and partners through two processes of each kind, one fault, and an audit of what callers
 were told against database, queues and receiver. `make faults` repeats it on the machine's own servers, and
-`LOCAL_STACK=docker make faults` on Docker's; each run replaces its section. *runs*: how often, where more than once.
+`LOCAL_STACK=docker make faults` on Docker's; each run replaces its section. [testing.md](testing.md) has all commands.
 
-*lost*: acknowledged, and without its one outcome. *twice*: applied or told twice. *undel.*: events that never came, and
-no visible reason why. *dup. explained*: callbacks that came again, and whose log shows an attempt without a known end.
-*ghosts*: applied although the caller was told nothing, or that the outcome is unknown. *denied ghosts*: applied
-although every call was told no. *settled s*: from the end of the load until everything acknowledged had ended.
+**lost**, **twice**, **undel.**, **dup. unexpl.** and **denied ghosts** must be 0, and the last three of money. The
+others tell how much there was to look at, and what the fault did.
+
+| Count | Meaning |
+| --- | --- |
+| runs | how often the row was run; counts are sums |
+| ack'd | commands whose caller was told that they are taken: by a gateway's answer, or by the broker's confirm |
+| terminal | of these, the ones that have their one outcome: applied, or refused with a reason |
+| **lost** | acknowledged, and without it |
+| **twice** | applied or told twice |
+| delivered | events that reached their callback URL; fewer than ack'd, since a meter value has no event of its own |
+| **undel.** | events that never came, and no visible reason why |
+| dup. explained | callbacks that came again, and whose log shows an attempt without a known end |
+| **dup. unexpl.** | callbacks that came again, and whose log does not say why |
+| ghosts | applied although the caller was told nothing, or that the outcome is unknown |
+| **denied ghosts** | applied although every call was told no |
+| settled s | from the end of the load until everything acknowledged had ended |
+
+Ghosts of an unknown answer are allowed: such a caller repeats with the same key, and the command is applied once. One
+caller in four never repeats here, so that they show.
+
+*proof* says that the fault came about. *exit -9*: the process was killed, and *there*, at that place in the code.
+*unready 0.5 s, ready 0.3 s after*: so long until the slowest process of this kind said so in `/readyz`, and after the
+mending until it took that back. *pieces or connections met it*: so much of what was on its way over that link was held,
+delayed, lost or cut.
+
+*queue … deleted*: while it is empty, for what is in a queue when somebody deletes it is gone. What partners publish
+until it is made again waits in `unrouted` until somebody [publishes it again](dead-letters.md); here the rig did
+(*redriven*). *… that kills its …*: the delivery limit is 20 there, not 100 as provisioned, to need fewer deaths.
 """
 
 
