@@ -256,8 +256,8 @@ def _failed(payment: Payment, link: PaymentLink) -> Learned:
 
 
 def _expired(payment: Payment, link: PaymentLink, now: datetime) -> Learned:
-    if link.status is LinkStatus.CREATING and not link.is_closing:
-        # It ran out before anybody heard of it.
+    if link.status is LinkStatus.CREATING and not link.is_closing and link.order < ORDERS_MOST:
+        # It ran out before anybody heard of it. A provider with one link for a reference has no other, ever.
         return Learned(payment.with_link(asked_anew(link, now)))
     if link.status not in (LinkStatus.CREATING, LinkStatus.ACTIVE, LinkStatus.COMPLETED):
         return Learned(payment.with_link(link))

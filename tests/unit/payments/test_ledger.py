@@ -259,5 +259,15 @@ class Ledger(RuleBasedStateMachine):
         return uuid5(SESSION, str(self.commands))
 
 
+def test_a_link_that_ran_out_before_anybody_heard_of_it_is_asked_for_a_few_times_and_no_more() -> None:
+    """The provider of these stories, as the sandbox, goes on answering with the one that it has."""
+    ledger = Ledger()
+    ledger.stop_the_session()
+    ledger.take_a_step("answer lost")
+    ledger.time_passes(24 * 60)
+    ledger.teardown()
+    assert [link.status for link in ledger.stored.links] == [LinkStatus.EXPIRED]
+
+
 TestLedger = Ledger.TestCase
 TestLedger.settings = settings(max_examples=200, stateful_step_count=30)
