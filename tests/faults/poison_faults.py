@@ -34,7 +34,7 @@ STARTED = "session.started.v1"
 HUGE_BYTES = 20 * 1024 * 1024
 # In production it is 100; a policy lowers it, so that the row does not take minutes. Too low, it would end neighbours
 # that happened to be held beside the killer each time: half of them are settled before each death after the third.
-DELIVERY_LIMIT = 20
+DELIVERY_LIMIT = 16
 KILLS_MOST_S = 180.0
 
 
@@ -154,7 +154,9 @@ async def _letters(site: Site, known: set[str]) -> list[Letter]:
     return [letter for key, letter in site.broker.letters.items() if key not in known]
 
 
-def lethal(what: str, name: Name, queue: str, point: str, *, exchange: str, type: str) -> Fault:
+def lethal(
+    what: str, name: Name, queue: str, point: str, *, exchange: str, type: str, is_long: bool = False
+) -> Fault:
     """A message that kills whoever handles it: the delivery limit ends it, and its neighbours are handled.
 
     Neighbours are all that is in the same process, from whichever queue.
@@ -181,7 +183,7 @@ def lethal(what: str, name: Name, queue: str, point: str, *, exchange: str, type
             raise NeverFired("it killed nobody")
         return f"killed {kills[0]} {name}s, then a dead letter"
 
-    return Fault(what, inject, is_alone=True, rate=10)
+    return Fault(what, inject, is_alone=True, is_long=is_long, rate=10)
 
 
 def _body_for(type: str, poison: str) -> bytes:
@@ -241,7 +243,7 @@ FAULTS = (
     ),
     lethal(
         "payment command that kills its session_worker", Name.SESSION_WORKER, PAYMENT_COMMANDS,
-        "session_worker.before_commit", exchange=PARTNERS, type=REFUND,
+        "session_worker.before_commit", exchange=PARTNERS, type=REFUND, is_long=True,
     ),
     lethal(
         "message that kills its callback_worker", Name.CALLBACK_WORKER, CALLBACK_EVENTS,
