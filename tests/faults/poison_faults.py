@@ -154,9 +154,7 @@ async def _letters(site: Site, known: set[str]) -> list[Letter]:
     return [letter for key, letter in site.broker.letters.items() if key not in known]
 
 
-def lethal(
-    what: str, name: Name, queue: str, point: str, *, exchange: str, type: str, is_long: bool = False
-) -> Fault:
+def lethal(what: str, name: Name, queue: str, point: str, *, exchange: str, type: str, is_long: bool = False) -> Fault:
     """A message that kills whoever handles it: the delivery limit ends it, and its neighbours are handled.
 
     Neighbours are all that is in the same process, from whichever queue.

@@ -15,8 +15,7 @@ from tests.unit.gateway.fakes import BODIES, PATHS
 from tests.unit.gateway.test_bad_input import problem
 from tests.wire import eventually, open_wire
 
-# CONTRACT: 503 within 2 s, never a hang; reads a little more.
-# It promises 2 s; on a machine that runs other tests beside this one, what hangs is told apart by more.
+# The promise is 503 within 2 s, never a hang. On a machine that runs other tests as well, what hangs takes longer than this.
 LIMIT_S = 5.0
 READ_LIMIT_S = 5.0
 
