@@ -15,7 +15,7 @@ from tests.unit.gateway.fakes import BODIES, PATHS
 from tests.unit.gateway.test_bad_input import problem
 from tests.wire import eventually, open_wire
 
-# The promise is 503 within 2 s, never a hang. On a machine that runs other tests as well, what hangs takes longer than this.
+# The promise is 503 within 2 s. Where other tests run as well, what hangs is what takes longer than this.
 LIMIT_S = 5.0
 READ_LIMIT_S = 5.0
 
