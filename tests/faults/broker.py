@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
+from uuid import uuid4
 
 import aio_pika
 import httpx
@@ -153,7 +154,7 @@ class Broker:
                 while len(taken) < LETTERS_MOST and (message := await queue.get(fail=False, no_ack=True)) is not None:
                     headers = {key: str(value) for key, value in (message.headers or {}).items()}
                     letter = Letter(name, message.routing_key or "", message.body, headers)
-                    taken[message.message_id or f"? {len(self.letters) + len(taken)}"] = letter
+                    taken[message.message_id or f"none {uuid4()}"] = letter
         self.letters |= taken
         return taken
 
