@@ -6,7 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from docker.errors import APIError  # type: ignore[import-untyped]
+from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
+from testcontainers.core.docker_client import DockerClient
 
 from ops.local_stack import Kind, Server, Servers, StackError
 from ops.local_stack.ports import free_ports
@@ -48,6 +51,7 @@ def container_servers() -> Iterator[Servers]:
                 container.start()
                 _wait(server, is_ready[server])
 
+    _do_without_the_reaper_where_it_cannot_be_had()
     with containers[Server.POSTGRES], containers[Server.RABBITMQ]:
         for server in Server:
             _wait(server, is_ready[server])
@@ -58,6 +62,19 @@ def container_servers() -> Iterator[Servers]:
             kind=Kind.DOCKER,
             control=control,
         )
+
+
+def _do_without_the_reaper_where_it_cannot_be_had() -> None:
+    """It ends what a killed run leaves; without it, on a machine that reaches no registry, `docker rm` must."""
+    if testcontainers_config.ryuk_disabled:
+        return
+    images, reaper = DockerClient().client.images, testcontainers_config.ryuk_image
+    try:
+        if not images.list(reaper):
+            images.pull(reaper)
+    except APIError:
+        testcontainers_config.ryuk_disabled = True
+        print(f"no image {reaper}: the containers of a run that is killed stay")
 
 
 def _postgres(password: str, port: int) -> DockerContainer:

@@ -20,7 +20,7 @@ class Care:
 
     def __init__(self, chance: random.Random | None = None) -> None:
         self._chance = chance or random.Random()
-        # Those that are told, after their last settlement, that the broker knows of it and sends nothing more.
+        # Whether the broker sends nothing more there, and knows of every settlement.
         self._resting: dict[Hold, bool] = {}
         self._tried_in: Hold | None = None
         self._harmless_count = 0

@@ -23,6 +23,7 @@ from tests.faults.crew import NeverFired
 CONTROL_TIMEOUT_S = 60
 LETTERS_MOST = 100_000
 UP_WITHIN_S = 120.0
+POLL_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class Broker:
                 except (OSError, AMQPError, TimeoutError, asyncio.CancelledError, RuntimeError, StopAsyncIteration):
                     if (task := asyncio.current_task()) is not None and task.cancelling():
                         raise
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(POLL_S)
 
     async def collect_letters(self, queues: list[str]) -> dict[str, Letter]:
         """Take what lies in these queues, remember it by message id, and return it."""

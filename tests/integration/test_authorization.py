@@ -10,8 +10,7 @@ import pytest
 from aiohttp import web
 
 from ops.local_stack.processes import Processes
-from tests.servers import House
-from tests.wire import COMMANDS, Wire, eventually, open_wire
+from tests.wire import COMMANDS, Wire, eventually
 
 CALLBACK = "https://subscriber.example/x"
 TIMEOUT_S = 1.5
@@ -47,19 +46,6 @@ async def service() -> AsyncIterator[Service]:
     opened.url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
     yield opened
     await runner.cleanup()
-
-
-@pytest.fixture
-async def wire(house: House) -> AsyncIterator[Wire]:
-    async with open_wire(house.amqp_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def database(house: House) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(house.database_url)
-    yield connection
-    await connection.close()
 
 
 async def ask(wire: Wire, driver: str = "driver-1", station: str | None = None) -> str:

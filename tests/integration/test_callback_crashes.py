@@ -5,9 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import asyncpg
-import pytest
 
-from ops.local_stack.processes import Processes
 from ops.receiver import Answer, Receiver
 from shared.events import Event
 from tests.callbacks import (
@@ -16,33 +14,12 @@ from tests.callbacks import (
     StartWorker,
     event,
     first_takes,
-    open_log,
-    open_source,
-    open_workers,
     said,
 )
 from tests.servers import House
 from tests.wire import eventually
 
 LONG_S = 4.0
-
-
-@pytest.fixture
-async def source(house: House) -> AsyncIterator[EventSource]:
-    async with open_source(house.amqp_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def log(house: House) -> AsyncIterator[CallbackLog]:
-    async with open_log(house.database_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def start_worker(processes: Processes) -> AsyncIterator[StartWorker]:
-    async with open_workers(processes) as start:
-        yield start
 
 
 async def test_a_worker_killed_in_mid_attempt_leaves_it_ambiguous_and_another_repeats_it(

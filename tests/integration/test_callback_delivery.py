@@ -1,7 +1,6 @@
 """Callbacks from event to end, by one worker on a real broker, a real database and a real subscriber."""
 
 import json
-from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import httpx
@@ -14,9 +13,8 @@ from ops.local_stack.processes import Process, Processes
 from ops.receiver import Answer, Receiver
 from shared.events import CALLBACK_URL
 from shared.topology import CALLBACK_EVENTS, EVENTS, dead_letter_queue
-from tests.callbacks import CallbackLog, EventSource, event, open_log, open_source
-from tests.servers import House
-from tests.wire import Wire, eventually, open_wire
+from tests.callbacks import CallbackLog, EventSource, event
+from tests.wire import Wire, eventually
 
 DEAD = dead_letter_queue(CALLBACK_EVENTS)
 
@@ -31,24 +29,6 @@ async def worker(processes: Processes) -> Process:
         CALLBACK_ALLOWED_NETWORKS="127.0.0.0/8",
         LOG_LEVEL="debug",
     )
-
-
-@pytest.fixture
-async def wire(house: House) -> AsyncIterator[Wire]:
-    async with open_wire(house.amqp_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def source(house: House) -> AsyncIterator[EventSource]:
-    async with open_source(house.amqp_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def log(house: House) -> AsyncIterator[CallbackLog]:
-    async with open_log(house.database_url) as opened:
-        yield opened
 
 
 async def test_an_event_reaches_its_callback_url_signed_and_unchanged(

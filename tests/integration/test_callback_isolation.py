@@ -12,11 +12,11 @@ import pytest
 
 from callback_worker.breaker import FAILURES_AT_ONCE
 from ops.local_stack.ports import free_ports
-from ops.local_stack.processes import Process, Processes
+from ops.local_stack.processes import Process
 from ops.receiver import Answer, Receiver
 from shared.database import create_engine
 from shared.events import Event, EventType
-from tests.callbacks import CallbackLog, EventSource, StartWorker, event, open_log, open_source, open_workers
+from tests.callbacks import CallbackLog, EventSource, StartWorker, event
 from tests.deliveries import insert_backlog
 from tests.servers import House
 from tests.wire import eventually
@@ -29,18 +29,6 @@ MOST_GROWTH_BYTES = 50 * 1024 * 1024
 
 
 @pytest.fixture
-async def source(house: House) -> AsyncIterator[EventSource]:
-    async with open_source(house.amqp_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def log(house: House) -> AsyncIterator[CallbackLog]:
-    async with open_log(house.database_url) as opened:
-        yield opened
-
-
-@pytest.fixture
 async def database(house: House) -> AsyncIterator[asyncpg.Connection]:
     """Empty tables."""
     connection = await asyncpg.connect(house.database_url)
@@ -50,12 +38,6 @@ async def database(house: House) -> AsyncIterator[asyncpg.Connection]:
         yield connection
     finally:
         await connection.close()
-
-
-@pytest.fixture
-async def start_worker(processes: Processes) -> AsyncIterator[StartWorker]:
-    async with open_workers(processes) as start:
-        yield start
 
 
 async def test_a_dead_host_is_probed_by_one_attempt_at_a_time_and_gets_all_once_it_is_back(

@@ -17,7 +17,7 @@ import pytest
 from callback_worker.delivery import LEASE_MARGIN_S
 from ops.local_stack.processes import Process, Processes
 from ops.receiver import Answer, Receiver
-from tests.callbacks import CallbackLog, EventSource, StartWorker, event, open_log, open_source, open_workers
+from tests.callbacks import CallbackLog, EventSource, StartWorker, event
 from tests.servers import House
 from tests.wire import eventually
 
@@ -32,18 +32,6 @@ SLOWEST_ANSWER_S = 0.3
 
 
 @pytest.fixture
-async def source(house: House) -> AsyncIterator[EventSource]:
-    async with open_source(house.amqp_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def log(house: House) -> AsyncIterator[CallbackLog]:
-    async with open_log(house.database_url) as opened:
-        yield opened
-
-
-@pytest.fixture
 async def database(house: House) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(house.database_url)
     await connection.execute("DELETE FROM callback_deliveries")
@@ -51,12 +39,6 @@ async def database(house: House) -> AsyncIterator[asyncpg.Connection]:
         yield connection
     finally:
         await connection.close()
-
-
-@pytest.fixture
-async def start_worker(processes: Processes) -> AsyncIterator[StartWorker]:
-    async with open_workers(processes) as start:
-        yield start
 
 
 async def test_a_worker_stopped_for_longer_than_its_leases_writes_no_result_and_loses_no_delivery(

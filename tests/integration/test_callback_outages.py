@@ -27,31 +27,11 @@ from tests.callbacks import (
     event,
     first_takes,
     open_log,
-    open_source,
-    open_workers,
     said,
 )
 from tests.proxy import Proxy
 from tests.servers import House
 from tests.wire import eventually, open_wire
-
-
-@pytest.fixture
-async def source(house: House) -> AsyncIterator[EventSource]:
-    async with open_source(house.amqp_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def log(house: House) -> AsyncIterator[CallbackLog]:
-    async with open_log(house.database_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def start_worker(processes: Processes) -> AsyncIterator[StartWorker]:
-    async with open_workers(processes) as start:
-        yield start
 
 
 async def test_a_database_outage_loses_nothing_and_sets_nothing_aside(

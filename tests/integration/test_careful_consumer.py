@@ -32,13 +32,6 @@ async def wire(house: House) -> AsyncIterator[Wire]:
         yield opened
 
 
-@pytest.fixture
-async def database(house: House) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(house.database_url)
-    yield connection
-    await connection.close()
-
-
 @asynccontextmanager
 async def consuming(house: House, *, prefetch: int = COUNT) -> AsyncIterator[Consumer]:
     """A consumer that dies at the end: its connection goes, whatever it holds."""

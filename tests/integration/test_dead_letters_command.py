@@ -71,13 +71,6 @@ async def wire(house: House) -> AsyncIterator[Wire]:
         yield opened
 
 
-@pytest.fixture
-async def database(house: House) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(house.database_url)
-    yield connection
-    await connection.close()
-
-
 @asynccontextmanager
 async def queue_of(house: House, name: str) -> AsyncIterator[aio_pika.abc.AbstractQueue]:
     async with await aio_pika.connect(house.amqp_url) as connection:

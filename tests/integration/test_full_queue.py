@@ -11,7 +11,7 @@ from shared.broker.publisher import Outcome, Publisher
 from shared.messages import Message, Outgoing
 from shared.topology import COMMANDS, SESSION_COMMANDS
 from tests.servers import House
-from tests.wire import Wire, eventually, open_wire
+from tests.wire import Wire, eventually
 
 FULL_AT = 5
 # Of these, some always wait for the disk.
@@ -43,12 +43,6 @@ async def policy(house: House) -> AsyncIterator[Policy]:
     made = Policy(house)
     yield made
     await made.close()
-
-
-@pytest.fixture
-async def wire(house: House) -> AsyncIterator[Wire]:
-    async with open_wire(house.amqp_url) as opened:
-        yield opened
 
 
 @pytest.fixture

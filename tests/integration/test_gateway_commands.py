@@ -12,11 +12,10 @@ import pytest_asyncio
 
 from ops.local_stack.processes import Name, Process, Processes
 from shared.topology import SESSION_COMMANDS
-from tests.servers import House
 from tests.unit.gateway.fakes import BODIES, PATHS, REQUEST_BODY, SESSION_ID
 from tests.unit.gateway.test_acknowledgements import SEED_REQUEST_ANSWER
 from tests.unit.gateway.test_bad_input import problem
-from tests.wire import Wire, open_wire
+from tests.wire import Wire
 
 CALLS = 200
 
@@ -30,12 +29,6 @@ async def gateway(processes: Processes) -> Process:
 @pytest.fixture
 async def client(gateway: Process) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def wire(house: House) -> AsyncIterator[Wire]:
-    async with open_wire(house.amqp_url) as opened:
         yield opened
 
 

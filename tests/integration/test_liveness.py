@@ -19,7 +19,7 @@ from shared.topology import CALLBACK_EVENTS
 from tests.callbacks import event, open_source
 from tests.proxy import Proxy
 from tests.servers import House
-from tests.wire import COMMANDS, Wire, eventually, open_wire
+from tests.wire import COMMANDS, Wire, eventually
 
 SABOTAGE = Path(__file__).resolve().parents[1] / "sabotage"
 # What is stuck after 20 s seems so after one.
@@ -82,12 +82,6 @@ class Saboteur:
 
     def end(self, path: str) -> None:
         (self._folder / path).unlink()
-
-
-@pytest.fixture
-async def wire(house: House) -> AsyncIterator[Wire]:
-    async with open_wire(house.amqp_url) as opened:
-        yield opened
 
 
 async def readiness(process: Process) -> tuple[int, str]:
@@ -169,6 +163,8 @@ async def test_a_gateway_that_does_not_serve_ends(processes: Processes, tmp_path
 
 
 Trigger = Callable[[], Awaitable[Any]]
+# By the place that breaks: how, what makes it work, and the words that readiness must then say.
+Points = Mapping[str, tuple[str, Trigger, str]]
 
 
 @asynccontextmanager
@@ -202,7 +198,7 @@ async def test_a_session_worker_says_what_hangs_in_it(processes: Processes, tmp_
     async def refund() -> None:
         await wire.publish("payment.refund.v1", {"sessionId": str(uuid4())})
 
-    points: dict[str, tuple[str, Trigger, str]] = {
+    points: Points = {
         "session_worker.apply:apply": ("hangs", start, "a batch of session_worker.commands has been waiting"),
         "session_worker.payments.commands:PaymentCommands.apply": (
             "hangs", refund, "a batch of session_worker.payments has been waiting",
@@ -216,11 +212,16 @@ async def test_a_session_worker_says_what_hangs_in_it(processes: Processes, tmp_
     }  # fmt: skip
     saboteur = Saboteur(tmp_path, {path: how for path, (how, _, _) in points.items()})
     process = await processes.start(Name.SESSION_WORKER, port=None, **saboteur.environment, **HTTP_AUTHORIZATION)
+    await each_shows(process, saboteur, points)
+    assert await process.stop() == 0
+
+
+async def each_shows(process: Process, saboteur: Saboteur, points: Points) -> None:
+    """Break one point after the other, give it work, and wait until readiness says what it should."""
     for path, (_, trigger, words) in points.items():
         async with broken(process, saboteur, path):
             await trigger()
             await says(process, 503, words)
-    assert await process.stop() == 0
 
 
 async def test_a_callback_worker_says_what_hangs_in_it(
@@ -237,7 +238,7 @@ async def test_a_callback_worker_says_what_hangs_in_it(
     async def happen() -> None:
         await source.publish(event(receiver.url("a")))
 
-    points: dict[str, tuple[str, Trigger, str]] = {
+    points: Points = {
         "callback_worker.birth:insert_deliveries": ("hangs", happen, "a batch of events has been waiting"),
         "callback_worker.commands:apply": ("hangs", redeliver, "a batch of commands has been waiting"),
         "callback_worker.retries:claim_due": ("hangs", nothing, "claiming due deliveries has been waiting"),
@@ -249,10 +250,7 @@ async def test_a_callback_worker_says_what_hangs_in_it(
     saboteur = Saboteur(tmp_path, {path: how for path, (how, _, _) in points.items()})
     process = await processes.start(Name.CALLBACK_WORKER, port=None, **saboteur.environment)
     async with open_source(house.amqp_url) as source:
-        for path, (_, trigger, words) in points.items():
-            async with broken(process, saboteur, path):
-                await trigger()
-                await says(process, 503, words)
+        await each_shows(process, saboteur, points)
     assert await process.stop() == 0
 
 

@@ -17,7 +17,7 @@ import pytest
 from ops.local_stack.processes import Processes
 from ops.sessions_export import COLUMNS
 from tests.servers import REPOSITORY, House
-from tests.wire import Wire, open_wire
+from tests.wire import Wire
 
 HEADER = "driverId,status,validFrom,validUntil,stations,reason\n"
 # Larger than a chunk of the import, small enough for every run of the tests.
@@ -52,12 +52,6 @@ async def database(house: House) -> AsyncIterator[asyncpg.Connection]:
     await connection.execute("TRUNCATE drivers, stations, charging_sessions, charging_session_requests")
     yield connection
     await connection.close()
-
-
-@pytest.fixture
-async def wire(house: House) -> AsyncIterator[Wire]:
-    async with open_wire(house.amqp_url) as opened:
-        yield opened
 
 
 def file_of(folder: Path, *rows: str) -> Path:

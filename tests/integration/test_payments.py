@@ -1,7 +1,6 @@
 """Payments with the sandbox, on a real broker and a real database: links, payments, refunds."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,26 +11,12 @@ import pytest_asyncio
 
 from ops.local_stack.processes import Process, Processes
 from shared.topology import PAYMENT_COMMANDS, SESSION_COMMANDS, dead_letter_queue
-from tests.servers import House
-from tests.wire import Wire, eventually, open_wire
+from tests.wire import Wire, eventually
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def worker(processes: Processes) -> Process:
     return await processes.start("session_worker", GATEWAY_PUBLIC_URL="http://pay.example")
-
-
-@pytest.fixture
-async def wire(house: House) -> AsyncIterator[Wire]:
-    async with open_wire(house.amqp_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def database(house: House) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(house.database_url)
-    yield connection
-    await connection.close()
 
 
 async def told(wire: Wire, session_id: str, kind: str, *, timeout_s: float = 10) -> dict[str, Any]:

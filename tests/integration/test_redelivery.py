@@ -21,11 +21,11 @@ from ops.receiver import Answer, Receiver
 from shared.callback_commands import Redeliver
 from shared.events import Event
 from shared.topology import CALLBACK_COMMANDS, COMMANDS, dead_letter_queue
-from tests.callbacks import CallbackLog, EventSource, event, open_log, open_source
+from tests.callbacks import CallbackLog, EventSource, event
 from tests.keyed import calling_as, key_file, secret_of
 from tests.servers import REPOSITORY, House
 from tests.unit.gateway.test_bad_input import problem
-from tests.wire import Wire, eventually, open_wire
+from tests.wire import Wire, eventually
 
 DEAD = dead_letter_queue(CALLBACK_COMMANDS)
 # The first attempt, and a second one that comes long after any test.
@@ -64,24 +64,6 @@ async def other(gateway: Process) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 async def desk(gateway: Process) -> AsyncIterator[httpx.AsyncClient]:
     async with calling_as("desk", gateway) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def source(house: House) -> AsyncIterator[EventSource]:
-    async with open_source(house.amqp_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def log(house: House) -> AsyncIterator[CallbackLog]:
-    async with open_log(house.database_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def wire(house: House) -> AsyncIterator[Wire]:
-    async with open_wire(house.amqp_url) as opened:
         yield opened
 
 

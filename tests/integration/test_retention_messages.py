@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from uuid import UUID, uuid4
 
-import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
@@ -34,15 +33,6 @@ PASSING_TYPES = ("session.meter.v1", "payment.provider_event.v1", "driver.set.v1
 def urls(house: House) -> dict[Name, str]:
     """The database as the least rights of each process have it."""
     return {name: urls["DATABASE_URL"] for name, urls in with_logins(house).items()}
-
-
-@pytest.fixture
-async def past(house: House) -> AsyncIterator[Past]:
-    connection = await asyncpg.connect(house.database_url)
-    past = Past(connection)
-    await past.empty()
-    yield past
-    await connection.close()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import pytest
 from sqlalchemy import text
 
@@ -35,15 +34,6 @@ UNSETTLED = (PaymentStatus.PENDING, PaymentStatus.PROCESSING, PaymentStatus.FAIL
 def url(house: House) -> str:
     """The database as the session worker's least rights have it."""
     return with_logins(house)[Name.SESSION_WORKER]["DATABASE_URL"]
-
-
-@pytest.fixture
-async def past(house: House) -> AsyncIterator[Past]:
-    connection = await asyncpg.connect(house.database_url)
-    past = Past(connection)
-    await past.empty()
-    yield past
-    await connection.close()
 
 
 async def purge(url: str, config: SessionRetention = CONFIG) -> dict[str, int]:

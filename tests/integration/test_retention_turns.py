@@ -4,7 +4,7 @@ import asyncio
 import os
 import pty
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import httpx
 import pytest
 
@@ -25,7 +24,7 @@ from shared.retention.settings import CallbackRetention, SessionRetention
 from shared.topology import SESSION_COMMANDS, dead_letter_queue
 from tests.past import TABLES, Past
 from tests.servers import REPOSITORY, House, with_logins
-from tests.wire import Wire, eventually, open_wire
+from tests.wire import Wire, eventually
 from tests.wrong_clock import MakeClock
 
 TIMEOUT_S = 60
@@ -38,21 +37,6 @@ from shared.retention import caretaker
 caretaker.FIRST_WITHIN_S = (0.0, 0.0)
 caretaker.EVERY_S = 0.1
 """
-
-
-@pytest.fixture
-async def past(house: House) -> AsyncIterator[Past]:
-    connection = await asyncpg.connect(house.database_url)
-    past = Past(connection)
-    await past.empty()
-    yield past
-    await connection.close()
-
-
-@pytest.fixture
-async def wire(house: House) -> AsyncIterator[Wire]:
-    async with open_wire(house.amqp_url) as opened:
-        yield opened
 
 
 @pytest.fixture

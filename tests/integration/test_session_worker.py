@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -15,8 +14,7 @@ from ops.local_stack.processes import Process, Processes
 from session_worker import sweeper
 from shared.ids import uuid7
 from shared.topology import CALLBACK_EVENTS, SESSION_COMMANDS, dead_letter_queue
-from tests.servers import House
-from tests.wire import COMMANDS, Wire, eventually, open_wire
+from tests.wire import COMMANDS, Wire, eventually
 
 DEAD = dead_letter_queue(SESSION_COMMANDS)
 
@@ -25,19 +23,6 @@ DEAD = dead_letter_queue(SESSION_COMMANDS)
 async def worker(processes: Processes) -> Process:
     """One session worker for the module."""
     return await processes.start("session_worker")
-
-
-@pytest.fixture
-async def wire(house: House) -> AsyncIterator[Wire]:
-    async with open_wire(house.amqp_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def database(house: House) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(house.database_url)
-    yield connection
-    await connection.close()
 
 
 async def session_row(database: asyncpg.Connection, session_id: str) -> asyncpg.Record | None:

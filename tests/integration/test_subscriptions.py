@@ -15,7 +15,7 @@ from ops.local_stack.processes import Process, Processes
 from ops.receiver import Receiver
 from shared.events import EventType
 from shared.topology import CALLBACK_COMMANDS
-from tests.callbacks import CallbackLog, EventSource, event, open_log, open_source
+from tests.callbacks import CallbackLog, EventSource, event, open_log
 from tests.keyed import calling_as, key_file, secret_of
 from tests.servers import House
 from tests.unit.gateway.test_bad_input import problem
@@ -53,12 +53,6 @@ async def app(gateway: Process, log: CallbackLog) -> AsyncIterator[httpx.AsyncCl
 @pytest.fixture
 async def other(gateway: Process, log: CallbackLog) -> AsyncIterator[httpx.AsyncClient]:
     async with calling_as("other", gateway) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def source(house: House) -> AsyncIterator[EventSource]:
-    async with open_source(house.amqp_url) as opened:
         yield opened
 
 

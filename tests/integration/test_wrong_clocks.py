@@ -6,7 +6,7 @@ And workers that have not been told the time yet.
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -17,47 +17,16 @@ from ops.local_stack.processes import Process, Processes
 from ops.receiver import Answer, Callback, Receiver
 from session_worker.decide import PARK_FOR
 from shared.topology import CALLBACK_EVENTS, SESSION_COMMANDS
-from tests.callbacks import CallbackLog, EventSource, StartWorker, event, open_log, open_source, open_workers, said
+from tests.callbacks import CallbackLog, EventSource, StartWorker, event, said
 from tests.proxy import Proxy
 from tests.servers import House
-from tests.wire import Wire, eventually, open_wire
+from tests.wire import Wire, eventually
 from tests.wrong_clock import MakeClock
 
 STEPS = ("+1h", "-1h")
 HOUR_S = 3600
 # A worker without anything in hand; far below what waiting for the database would take.
 IDLE_DRAIN_S = 10.0
-
-
-@pytest.fixture
-async def source(house: House) -> AsyncIterator[EventSource]:
-    async with open_source(house.amqp_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def log(house: House) -> AsyncIterator[CallbackLog]:
-    async with open_log(house.database_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def wire(house: House) -> AsyncIterator[Wire]:
-    async with open_wire(house.amqp_url) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def database(house: House) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(house.database_url)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
-async def start_worker(processes: Processes) -> AsyncIterator[StartWorker]:
-    async with open_workers(processes) as start:
-        yield start
 
 
 async def test_two_callback_workers_two_hours_apart_send_nothing_twice(
