@@ -24,7 +24,7 @@ POLL_INTERVAL_S = 0.2
 
 
 @contextmanager
-def container_servers() -> Iterator[Servers]:
+def container_servers(*, say: Callable[[str], None]) -> Iterator[Servers]:
     """Both servers with ports of their own on loopback; the containers and their data go at the end."""
     password = secrets.token_hex(12)
     database_port, amqp_port, management_port = free_ports(3)
@@ -51,7 +51,7 @@ def container_servers() -> Iterator[Servers]:
                 container.start()
                 _wait(server, is_ready[server])
 
-    _do_without_the_reaper_where_it_cannot_be_had()
+    _do_without_the_reaper_where_it_cannot_be_had(say)
     with containers[Server.POSTGRES], containers[Server.RABBITMQ]:
         for server in Server:
             _wait(server, is_ready[server])
@@ -64,7 +64,7 @@ def container_servers() -> Iterator[Servers]:
         )
 
 
-def _do_without_the_reaper_where_it_cannot_be_had() -> None:
+def _do_without_the_reaper_where_it_cannot_be_had(say: Callable[[str], None]) -> None:
     """It ends what a killed run leaves; without it, on a machine that reaches no registry, `docker rm` must."""
     if testcontainers_config.ryuk_disabled:
         return
@@ -74,7 +74,7 @@ def _do_without_the_reaper_where_it_cannot_be_had() -> None:
             images.pull(reaper)
     except APIError:
         testcontainers_config.ryuk_disabled = True
-        print(f"no image {reaper}: the containers of a run that is killed stay")
+        say(f"no image {reaper}: the containers of a run that is killed stay")
 
 
 def _postgres(password: str, port: int) -> DockerContainer:

@@ -49,7 +49,7 @@ def open_servers() -> AbstractContextManager[Servers]:
     if kind() is Kind.DOCKER:
         from tests.containers import container_servers  # noqa: PLC0415 - the Docker client is needed only here
 
-        return container_servers()
+        return container_servers(say=print)
     return installed_servers(say=print)
 
 
