@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from session_worker import store
 from session_worker.authorize import ALLOWED, Authorization, Verdict
 from session_worker.completion import Adjustment
-from session_worker.decide import PARK_FOR, Decided, Facts, Resolution, decide, refuse
+from session_worker.decide import Decided, Facts, Resolution, decide, parked_until, refuse
 from session_worker.directory import Directory, read_directory, write_directory
 from session_worker.payments.decide import decide_payment
 from session_worker.payments.payment import Payment
@@ -246,7 +246,7 @@ def _record(state: State, received: Received, inbox_id: UUID, decided: Decided) 
     state.seen[inbox_id] = received.body_hash
     state.handled.append((received, Resolution(inbox_id, decided.outcome, decided.reason)))
     if decided.outcome is Outcome.PARKED and decided.request is None and decided.payment is None:
-        state.newly_parked.append((received, received.accepted_at + PARK_FOR))
+        state.newly_parked.append((received, parked_until(received, state.now)))
         state.parked.setdefault(received.session_id, []).append(received)
     carry(state, received.session_id, decided)
 

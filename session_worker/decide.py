@@ -23,8 +23,10 @@ from shared.meter import Sample, advance, comes_after, energy_kwh, fold
 from shared.pricing import Tariff, rounded
 from shared.resources import Decision, Phase, request_json, session_json
 
-# A stop that overtook its start waits this long for it; a queue that lags more has worse problems.
+# A stop that overtook its start waits this long for it.
 PARK_FOR: Final = timedelta(minutes=15)
+# After an outage, or by a gateway's wrong clock, all are old, and the start may be in another worker's hands just now.
+PARK_AT_LEAST: Final = timedelta(seconds=5)
 # No sign of life for this long: nobody will stop it any more.
 STALE_AFTER: Final = timedelta(hours=24)
 
@@ -289,9 +291,14 @@ def _cancel(session: Session | None, received: Received, facts: Facts) -> Decide
 def _park_or_refuse(session: Session | None, received: Received, facts: Facts) -> Decided:
     """A command may overtake its start; another client's session is as unknown as none, but nothing comes later."""
     may_still_come = session is None and (facts.request is None or facts.request.decision is None)
-    if may_still_come and facts.now - received.accepted_at < PARK_FOR:
+    if may_still_come:
         return Decided(outcome=Outcome.PARKED)
     return refuse(None, received, Reason.UNKNOWN_SESSION, facts)
+
+
+def parked_until(received: Received, now: datetime) -> datetime:
+    """When a command that is parked now is refused, unless its session has come: 15 min after it was accepted."""
+    return max(received.accepted_at + PARK_FOR, now + PARK_AT_LEAST)
 
 
 def _unpark(decided: Decided, facts: Facts) -> Decided:

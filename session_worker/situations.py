@@ -12,7 +12,7 @@ from uuid import UUID
 
 from session_worker.authorize import ALLOWED, TIMED_OUT, UNKNOWN_DRIVER, Verdict
 from session_worker.completion import CLOCK_SKEW, LONGEST, MOST_ENERGY_KWH
-from session_worker.decide import PARK_FOR, STALE_AFTER, Decided, Facts, conclude, decide, expire
+from session_worker.decide import STALE_AFTER, Decided, Facts, conclude, decide, expire
 from session_worker.session import Outcome, Reason, Received, Request, Session
 from shared.commands import AnyCommand, CancelSession, RecordMeter, RequestSession, StartSession, StopSession
 from shared.resources import Decision, Phase
@@ -137,7 +137,6 @@ def _parked(command: AnyCommand) -> dict[str, Any]:
 _STOP_PARKED: Final = _parked(StopSession(session_id=_ID))
 _METER_PARKED: Final = _parked(RecordMeter(session_id=_ID, meter_wh=Decimal(1)))
 _OTHERS: Final = _guard("another client's", received={"client": "another"})
-_OLD: Final = _guard("accepted 15 min ago or more", received={"accepted_at": _NOW - PARK_FOR})
 _USUAL: Final = _guard("else")
 _TOO_LATE: Final = _BEGAN + LONGEST + _MOMENT
 _AHEAD: Final = _NOW + CLOCK_SKEW + _MOMENT
@@ -163,15 +162,14 @@ _GUARDS: Final[Mapping[type[AnyCommand], tuple[Guard, ...]]] = {
     StopSession: (
         _USUAL,
         _OTHERS,
-        _OLD,
         _guard("with a final cost", final_cost=Decimal(1)),
         _guard("ended before it began", ended_at=_BEGAN - _MOMENT),
         _guard("ends more than 5 min from now", ended_at=_AHEAD),
         _guard("longer than 72 h", received={"accepted_at": _TOO_LATE}, facts={"now": _TOO_LATE}),
         _guard("more than 1,000 kWh", energy_kwh=MOST_ENERGY_KWH + 1),
     ),
-    CancelSession: (_USUAL, _OTHERS, _OLD),
-    RecordMeter: (_USUAL, _OTHERS, _OLD, _guard("measured more than 5 min from now", measured_at=_AHEAD)),
+    CancelSession: (_USUAL, _OTHERS),
+    RecordMeter: (_USUAL, _OTHERS, _guard("measured more than 5 min from now", measured_at=_AHEAD)),
 }
 _FIELDS: Final[Mapping[type[AnyCommand], dict[str, Any]]] = {
     StartSession: {"charger_id": "charger", "session_id": _ID},

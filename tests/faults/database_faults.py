@@ -135,13 +135,14 @@ async def _lock(table: str, site: Site, seconds: float) -> int:
 
 async def stuck(site: Site, _: Load) -> str:
     """Locks for longer than a batch may take, of events first, then of commands, from which the events come."""
-    # Not on tables that readiness itself looks into: the batches shall tell.
-    connections = [await site.database.connect() for _table in ("callback_deliveries", "outbox")]
+    tables = ("callback_deliveries", "inbox")
+    connections = [await site.database.connect() for _table in tables]
 
     async def lock() -> None:
-        for connection, table in zip(connections, ("callback_deliveries", "outbox"), strict=True):
+        for connection, table in zip(connections, tables, strict=True):
             await connection.execute("BEGIN")
-            await connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+            # Readiness, which reads, is not stuck itself: the batches shall tell.
+            await connection.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE")
             await asyncio.sleep(EVENTS_COME_S)
 
     async def unlock() -> None:
@@ -212,8 +213,9 @@ def outage(seconds: float, *, is_long: bool) -> Fault:
         return f"CPU {max(shares):.0%} at most; {told}"
 
     return Fault(
-        f"database away for {seconds:.0f} s", inject, is_long=is_long, rate=OUTAGE_RATE, inject_most_s=seconds + 120
-    )
+        f"database away for {seconds:.0f} s", inject, is_alone=is_long, is_long=is_long, rate=OUTAGE_RATE,
+        inject_most_s=seconds + 120,
+    )  # fmt: skip
 
 
 FAULTS = (

@@ -37,7 +37,7 @@ class Fault:
     `prepare` runs before the load, when nothing is under way; `check` names what callers should not have been told.
     Without `may_repeat` no callback may come twice, even where the log of its attempts would explain it.
     `weights` say which stories the load is made of; after `whole_for_s` it is eased to a quarter of its `rate`.
-    `is_alone`: it would destroy what earlier rows still wait for. `is_long`: for the long programme alone.
+    `is_alone`: it would destroy, or keep for long, what earlier rows still wait for. `is_long`: the long programme's.
     """
 
     name: str

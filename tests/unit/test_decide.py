@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from session_worker.decide import PARK_FOR, Decided, Facts, decide, refuse
+from session_worker.decide import PARK_AT_LEAST, PARK_FOR, Decided, Facts, decide, parked_until, refuse
 from session_worker.session import Outcome, Reason, Received, Request, Session
 from shared.events import EventType
 from shared.resources import Decision, Phase, Status
@@ -155,13 +155,18 @@ def test_an_ended_session_refuses_another_end_and_stays_as_it_is(end: object, ag
 
 
 @pytest.mark.parametrize("early", [stop, cancel])
-def test_a_command_for_an_unknown_session_is_parked_while_it_is_young(early: object) -> None:
+def test_a_command_for_an_unknown_session_is_parked(early: object) -> None:
     command: Received = early(uuid4())  # type: ignore[operator]
     assert decide(None, command, FACTS) == Decided(outcome=Outcome.PARKED)
-    late = decide(None, command, Facts(now=NOW + PARK_FOR))
-    assert (late.outcome, late.reason) == (Outcome.REFUSED, Reason.UNKNOWN_SESSION)
-    young = decide(None, command, Facts(now=NOW + PARK_FOR - timedelta(microseconds=1)))
-    assert young.outcome is Outcome.PARKED
+    assert parked_until(command, NOW) == NOW + PARK_FOR
+
+
+@pytest.mark.parametrize("age", [PARK_FOR, timedelta(hours=1)])
+def test_a_command_that_waited_for_long_elsewhere_is_parked_for_moments(age: timedelta) -> None:
+    """Its start, as old as it, may be in another worker's hands."""
+    command, now = stop(uuid4()), NOW + age
+    assert decide(None, command, Facts(now=now)) == Decided(outcome=Outcome.PARKED)
+    assert parked_until(command, now) == now + PARK_AT_LEAST
 
 
 def test_a_stop_that_overtook_its_start_cancels_it_at_once() -> None:
