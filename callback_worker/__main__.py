@@ -22,7 +22,7 @@ from callback_worker.dispatch import Dispatcher
 from callback_worker.hosts import Hosts
 from callback_worker.intake import PREFETCH, Intake
 from callback_worker.lookup import Lookup
-from callback_worker.patience import SETTLING_S, Patience
+from callback_worker.patience import Patience
 from callback_worker.ports import PortPolicy
 from callback_worker.redeliveries import Redeliveries
 from callback_worker.results import Results
@@ -41,6 +41,7 @@ from shared.database_clock import DatabaseClock
 from shared.health import Check, health_sockets, listed, serve_health
 from shared.logs import get_logger
 from shared.loops import Loops
+from shared.outages import SETTLING_S
 from shared.retention.aged import callback_purges
 from shared.retention.caretaker import Caretaker
 from shared.topology import CALLBACK_COMMANDS, CALLBACK_EVENTS

@@ -9,19 +9,17 @@ from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.broker.connection import BACKOFF_MOST_S, backoff_s
-from shared.database import CONNECT_TIMEOUT_S, STATEMENT_TIMEOUT_S, is_outage, not_provisioned, ping, sqlstate
+from shared.broker.connection import backoff_s
+from shared.database import is_outage, not_provisioned, ping, sqlstate
 from shared.errors import Unavailable
 from shared.failures import reason_of
 from shared.logs import get_logger
+from shared.outages import SETTLING_S
 
 log = get_logger(__name__)
 
 # Serialization failure, deadlock, lock not available, statement timeout: the database is there.
 _PASSING = ("40001", "40P01", "55P03", "57014")
-# After an outage every worker still holds results to write. The last of them sleeps its longest backoff, then connects
-# and writes; until then a lease that ended during the outage says nothing about its worker.
-SETTLING_S = BACKOFF_MOST_S + CONNECT_TIMEOUT_S + STATEMENT_TIMEOUT_S
 
 Value = TypeVar("Value")
 

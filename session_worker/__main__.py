@@ -138,7 +138,7 @@ def _wire(config: SessionWorkerSettings, engine: AsyncEngine, clock: DatabaseClo
     collector = None if provider is None else Collector(engine, provider, relay, policy, clock=clock.now)
 
     async def apply_sessions(batch: Sequence[Received], published: Sequence[UUID]) -> tuple[State, Staged | None]:
-        state, staged = await apply(engine, batch, now=clock.now(), policy=policy, published=published)
+        state, staged = await apply(engine, batch, clock=clock.now, policy=policy, published=published)
         if authorizer is not None:
             authorizer.submit(request for request in state.taken_requests.values() if request.decision is None)
         _wake(collector, state)

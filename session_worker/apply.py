@@ -4,7 +4,7 @@ Killed before the commit, nothing happened and the messages come again. Killed a
 the inbox knows them; their events wait in the outbox.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -92,7 +92,7 @@ async def apply(
     engine: AsyncEngine,
     batch: Sequence[Received],
     *,
-    now: datetime,
+    clock: Callable[[], datetime],
     policy: Policy,
     published: Sequence[UUID],
     notices: Mapping[UUID, Notice] | None = None,
@@ -103,7 +103,8 @@ async def apply(
     """
     async with engine.begin() as tx:
         await store.lock(tx, lock_keys(batch))
-        state = await _read(tx, batch, now, policy)
+        # Not before: whoever waited for a lock writes no times that are over by then.
+        state = await _read(tx, batch, clock(), policy)
         state.notices = notices or {}
         for received in batch:
             handle(state, received)
@@ -262,8 +263,7 @@ def carry(state: State, session_id: UUID, decided: Decided) -> None:
     for sample in decided.samples:
         state.new_samples.append((session_id, sample))
         state.samples.setdefault(session_id, []).append(sample)
-    if decided.adjustment is not None:
-        state.adjustments.append(decided.adjustment)
+    state.adjustments += decided.adjustments
     if decided.payment is not None:
         state.payments[session_id] = state.changed_payments[session_id] = decided.payment
     if decided.session is not None:

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from session_worker.apply import Staged, State
 from session_worker.intake import receive
+from session_worker.outcomes import tell
 from session_worker.relay import Relay
 from session_worker.session import Received
 from shared import crash_points
@@ -32,7 +33,6 @@ from shared.messages import Inbound
 
 log = get_logger(__name__)
 
-COMMANDS_HANDLED = Counter("voltline_commands_total", "Commands by type and outcome", ["type", "outcome", "reason"])
 DEAD_LETTERED = Counter("voltline_dead_letters_total", "Messages set aside, by code", ["queue", "code"])
 BATCH_SIZE = Histogram("voltline_batch_size", "Commands per transaction", buckets=(1, 2, 5, 10, 25, 50, 100, 250))
 BATCH_SECONDS = Histogram("voltline_batch_seconds", "Time from taking a batch to its acknowledgement")
@@ -169,7 +169,7 @@ class CommandLoop:
             self._relay.give_back(published)
             raise
         crash_points.reach("session_worker.between_commit_and_ack")
-        _tell(state)
+        tell(state.handled)
         if staged is not None:
             await self._relay.submit(staged)
 
@@ -211,19 +211,3 @@ def _sort(
             log_failure("message_unreadable", error, message_id=inbound.message.message_id)
             rejects.append((inbound, Rejected(RejectCode.UNPROCESSABLE, type(error).__name__)))
     return commands, rejects
-
-
-def _tell(state: State) -> None:
-    """Count every outcome; say every refusal, for its caller may have no callback URL to hear of it."""
-    for received, resolution in state.handled:
-        outcome, reason = str(resolution.outcome), resolution.reason or ""
-        COMMANDS_HANDLED.labels(received.command.TYPE, outcome, reason).inc()
-        say = log.info if resolution.reason is not None else log.debug
-        say(
-            "command_handled",
-            type=received.command.TYPE,
-            session_id=str(received.session_id),
-            message_id=str(received.message_id),
-            outcome=outcome,
-            reason=reason,
-        )

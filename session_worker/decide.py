@@ -27,6 +27,8 @@ from shared.resources import Decision, Phase, request_json, session_json
 PARK_FOR: Final = timedelta(minutes=15)
 # After an outage, or by a gateway's wrong clock, all are old, and the start may be in another worker's hands just now.
 PARK_AT_LEAST: Final = timedelta(seconds=5)
+# A stop accepted this soon after the start that it overtook ends what had hardly begun; a later one is paid for.
+HARDLY_BEGUN: Final = timedelta(minutes=1)
 # No sign of life for this long: nobody will stop it any more.
 STALE_AFTER: Final = timedelta(hours=24)
 
@@ -70,7 +72,7 @@ class Decided:
     reason: Reason | None = None
     unparked: tuple[Resolution, ...] = ()
     samples: tuple[Sample, ...] = ()
-    adjustment: Adjustment | None = None
+    adjustments: tuple[Adjustment, ...] = ()
     payment: Payment | None = None
 
 
@@ -265,7 +267,7 @@ def _meter(session: Session | None, received: Received, facts: Facts) -> Decided
     meter = advance(session.meter, sample) if comes_after(session.meter, sample) else fold((*facts.samples, sample))
     if session.phase is Phase.COMPLETED:
         adjusted = adjust(session, sample, meter, received)
-        return Decided(outcome=Outcome.APPLIED, samples=(sample,), adjustment=adjusted)
+        return Decided(outcome=Outcome.APPLIED, samples=(sample,), adjustments=() if adjusted is None else (adjusted,))
     skewed = sample.at > facts.now + CLOCK_SKEW
     measured = replace(
         session,
@@ -312,6 +314,8 @@ def _unpark(decided: Decided, facts: Facts) -> Decided:
             request=result.request or decided.request,
             events=decided.events + result.events,
             samples=decided.samples + result.samples,
+            adjustments=decided.adjustments + result.adjustments,
+            payment=result.payment or decided.payment,
             unparked=(*decided.unparked, Resolution(parked.message_id, result.outcome, result.reason)),
         )
     return decided
@@ -327,7 +331,9 @@ def _apply_parked(session: Session | None, parked: Received, facts: Facts) -> De
 
 
 def _ends(parked: Received, session: Session) -> bool:
-    return isinstance(parked.command, StopSession | CancelSession) and parked.may_act_on(session)
+    """Whether the command ends a session that had hardly begun. What a request asks for begins with its decision."""
+    may_end = isinstance(parked.command, StopSession | CancelSession) and parked.may_act_on(session)
+    return may_end and parked.accepted_at - (session.started_at or parked.accepted_at) < HARDLY_BEGUN
 
 
 def _cancelled(session: Session, reason: str | None, received: Received, now: datetime) -> Session:

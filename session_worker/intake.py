@@ -29,8 +29,9 @@ from shared.topology import COMMANDS
 
 # AMQP timestamps are whole seconds: the true time lies up to this much later.
 _TIMESTAMP_STEP: Final = timedelta(seconds=1)
-# A partner's clock or unit may be wrong; an older timestamp is not believed.
+# A clock or unit may be wrong; an older timestamp is not believed. A gateway's messages wait out long outages.
 _OLDEST_BELIEVED: Final = timedelta(hours=24)
+_OLDEST_BELIEVED_OF_OURS: Final = timedelta(days=7)
 
 
 def receive(inbound: Inbound, now: datetime, types: Collection[str] = COMMANDS_BY_TYPE.keys()) -> Received:
@@ -53,7 +54,7 @@ def receive(inbound: Inbound, now: datetime, types: Collection[str] = COMMANDS_B
         client=client,
         privileged=privileged,
         is_operator=privileged and inbound.exchange == COMMANDS,
-        accepted_at=_accepted_at(message.timestamp, now),
+        accepted_at=_accepted_at(message.timestamp, now, is_ours=inbound.exchange == COMMANDS),
         body_hash=body_hash(command),
         minted_at=_minted_at(inbound, message_id),
     )
@@ -114,8 +115,9 @@ def _minted_at(inbound: Inbound, message_id: UUID) -> datetime | None:
     return minted_at(message_id) or (inbound.message.timestamp if inbound.exchange == COMMANDS else None)
 
 
-def _accepted_at(timestamp: datetime | None, now: datetime) -> datetime:
+def _accepted_at(timestamp: datetime | None, now: datetime, *, is_ours: bool) -> datetime:
     """Return when the gateway or partner took the command: what waited in the queue did not start later for it."""
-    if timestamp is None or timestamp >= now or now - timestamp > _OLDEST_BELIEVED:
+    oldest = _OLDEST_BELIEVED_OF_OURS if is_ours else _OLDEST_BELIEVED
+    if timestamp is None or timestamp >= now or now - timestamp > oldest:
         return now
     return min(now, timestamp + _TIMESTAMP_STEP)

@@ -14,24 +14,28 @@ from session_worker.apply import Policy, Staged, State, carry, charger_of, facts
 from session_worker.authorize import TIMED_OUT, Verdict
 from session_worker.decide import STALE_AFTER, Facts, Resolution, conclude, expire, refuse
 from session_worker.directory import read_directory
+from session_worker.outcomes import Handled
 from session_worker.session import Claim, Reason, Request, request_claim
 from shared.database import lock_key
 
 
-async def refuse_expired(engine: AsyncEngine, *, now: datetime, most: int) -> tuple[int, Staged | None]:
-    """Refuse parked commands whose session never came; return how many."""
+async def refuse_expired(
+    engine: AsyncEngine, *, after: datetime, now: datetime, most: int
+) -> tuple[Handled, Staged | None]:
+    """Refuse parked commands whose session had not come by their time, which lies between these; return them."""
     async with engine.begin() as tx:
-        expired = await store.expired_parked(tx, now, most)
+        expired = await store.expired_parked(tx, after=after, now=now, most=most)
         if not expired:
-            return 0, None
+            return (), None
         # Under the sessions' locks: a start at this moment either took them before or finds them gone.
         await store.lock(tx, (lock_key(str(session_id)) for session_id in expired.values()))
-        state = State(now=now, policy=Policy())
+        state, handled = State(now=now, policy=Policy()), []
         for received in await store.take_parked(tx, expired):
             refused = refuse(None, received, Reason.UNKNOWN_SESSION, Facts(now=now))
             state.events += refused.events
-            state.unparked.append(Resolution(received.message_id, refused.outcome, refused.reason))
-        return len(state.unparked), await write(tx, state)
+            handled.append((received, Resolution(received.message_id, refused.outcome, refused.reason)))
+        state.unparked += [resolution for _, resolution in handled]
+        return handled, await write(tx, state)
 
 
 async def end_stale(engine: AsyncEngine, *, now: datetime, most: int) -> tuple[int, Staged | None]:

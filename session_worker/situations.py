@@ -12,7 +12,7 @@ from uuid import UUID
 
 from session_worker.authorize import ALLOWED, TIMED_OUT, UNKNOWN_DRIVER, Verdict
 from session_worker.completion import CLOCK_SKEW, LONGEST, MOST_ENERGY_KWH
-from session_worker.decide import STALE_AFTER, Decided, Facts, conclude, decide, expire
+from session_worker.decide import HARDLY_BEGUN, STALE_AFTER, Decided, Facts, conclude, decide, expire
 from session_worker.session import Outcome, Reason, Received, Request, Session
 from shared.commands import AnyCommand, CancelSession, RecordMeter, RequestSession, StartSession, StopSession
 from shared.resources import Decision, Phase
@@ -130,11 +130,12 @@ def _command(command: AnyCommand, **received: Any) -> Received:
     return Received(command=command, session_id=_ID, body_hash=b"", **(defaults | received))
 
 
-def _parked(command: AnyCommand) -> dict[str, Any]:
-    return {"parked": (_command(command, message_id=_PARKED, accepted_at=_BEGAN),)}
+def _parked(command: AnyCommand, accepted_at: datetime = _BEGAN) -> dict[str, Any]:
+    return {"parked": (_command(command, message_id=_PARKED, accepted_at=accepted_at),)}
 
 
 _STOP_PARKED: Final = _parked(StopSession(session_id=_ID))
+_LATE_STOP_PARKED: Final = _parked(StopSession(session_id=_ID), _NOW + HARDLY_BEGUN)
 _METER_PARKED: Final = _parked(RecordMeter(session_id=_ID, meter_wh=Decimal(1)))
 _OTHERS: Final = _guard("another client's", received={"client": "another"})
 _USUAL: Final = _guard("else")
@@ -145,6 +146,7 @@ _GUARDS: Final[Mapping[type[AnyCommand], tuple[Guard, ...]]] = {
     StartSession: (
         _guard("charger free"),
         _guard("charger free, stop or cancel parked", facts=_STOP_PARKED),
+        _guard("charger free, stop parked that came 1 min later or more", facts=_LATE_STOP_PARKED),
         _guard("charger free, meter value parked", facts=_METER_PARKED),
         _guard("charger busy", facts={"claim_is_held": True}),
         _guard("charger busy, stop or cancel parked", facts={"claim_is_held": True} | _STOP_PARKED),
@@ -259,7 +261,7 @@ def _said(decided: Decided) -> str:
         words.append(f"(review {session.review})")
     if decided.outcome is Outcome.PARKED and decided.request is None:
         words.append("for at most 15 min")
-    if decided.adjustment is not None:
+    if decided.adjustments:
         words.append("(an adjustment)")
     parked = [f"{each.outcome} {each.reason or ''}".strip() for each in decided.unparked]
     return " ".join(words) + "".join(f"; parked: {each}" for each in parked)

@@ -61,9 +61,16 @@ _RESOLVE = text("""
     UPDATE inbox SET outcome = new.outcome, reason = new.reason
     FROM unnest(CAST(:ids AS uuid[]), CAST(:outcomes AS text[]), CAST(:reasons AS text[])) AS new (id, outcome, reason)
     WHERE "messageId" = new.id AND inbox.outcome = 'PARKED' """)
+# What waits for a request has the request's time as well: its verdict brings the session, or turns it down.
 _EXPIRED_PARKED = text("""
-    SELECT "messageId", "sessionId" FROM parked_commands WHERE "expiresAt" <= :now ORDER BY "expiresAt" LIMIT :most""")
-_TAKE_PARKED = text('DELETE FROM parked_commands WHERE "messageId" = ANY(CAST(:ids AS uuid[])) RETURNING *')
+    SELECT "messageId", "sessionId" FROM parked_commands
+    WHERE "expiresAt" BETWEEN :after AND :now AND NOT EXISTS (
+        SELECT FROM charging_session_requests WHERE id = parked_commands."sessionId" AND decision IS NULL)
+    ORDER BY "expiresAt" LIMIT :most""")
+_TAKE_PARKED = text("""
+    DELETE FROM parked_commands WHERE "messageId" = ANY(CAST(:ids AS uuid[])) AND NOT EXISTS (
+        SELECT FROM charging_session_requests WHERE id = parked_commands."sessionId" AND decision IS NULL)
+    RETURNING *""")
 _OUTBOX_AGE = text("""
     SELECT coalesce(extract(epoch FROM clock_timestamp() - min("createdAt")), 0) FROM outbox""")
 _DELETE_OUTBOX = text("DELETE FROM outbox WHERE id = ANY(CAST(:ids AS uuid[]))")
@@ -263,14 +270,14 @@ async def resolve(tx: AsyncConnection, resolutions: Sequence[Resolution]) -> Non
     await tx.execute(_RESOLVE, parameters)
 
 
-async def expired_parked(tx: AsyncConnection, now: datetime, most: int) -> dict[UUID, UUID]:
-    """Return message id and session id of parked commands whose time is over; nothing is locked yet."""
-    rows = await tx.execute(_EXPIRED_PARKED, {"now": now, "most": most})
+async def expired_parked(tx: AsyncConnection, *, after: datetime, now: datetime, most: int) -> dict[UUID, UUID]:
+    """Return message id and session id of parked commands whose time came between these; nothing is locked yet."""
+    rows = await tx.execute(_EXPIRED_PARKED, {"after": after, "now": now, "most": most})
     return {row.messageId: row.sessionId for row in rows}
 
 
 async def take_parked(tx: AsyncConnection, message_ids: Collection[UUID]) -> list[Received]:
-    """Remove these parked commands and return those that were still there."""
+    """Remove these parked commands and return those that were still there, and still wait for no request."""
     rows = await tx.execute(_TAKE_PARKED, {"ids": list(message_ids)})
     return [_parked(row) for row in rows.mappings()]
 

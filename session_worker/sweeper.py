@@ -5,7 +5,7 @@ Any number of workers sweep at once: each row is claimed, or looked at again und
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import orjson
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from session_worker import store
 from session_worker.apply import Policy, Staged
 from session_worker.authorizer import Authorizer
+from session_worker.outcomes import tell
 from session_worker.overdue import end_stale, refuse_expired, time_out
 from session_worker.relay import Relay, publish_entries
 from shared.broker.publisher import Publisher
@@ -21,6 +22,7 @@ from shared.database_clock import DatabaseClock
 from shared.failures import reason_of
 from shared.logs import get_logger
 from shared.loops import Turns
+from shared.outages import SETTLING_S
 
 log = get_logger(__name__)
 
@@ -31,6 +33,8 @@ CLAIM_FOR = timedelta(seconds=30)
 ROWS_PER_SWEEP = 10
 # Left behind, claimed, and published by then; and within the 30 s in which readiness says that they are not.
 OUTBOX_STUCK_AFTER_S = 25.0
+SETTLING = timedelta(seconds=SETTLING_S)
+_EVER = datetime(1970, 1, 1, tzinfo=UTC)
 # Small transactions: a sweep never makes a batch wait for long.
 OVERDUE_PER_SWEEP = 200
 
@@ -55,6 +59,9 @@ class Sweeper:
         self._authorizer = authorizer
         self._clock = clock
         self._oldest_s = 0.0
+        self._began: datetime | None = None
+        self._is_away = False
+        self._settled_at = _EVER
         self.turns = Turns("sweeping")
 
     def outbox_fault(self) -> str | None:
@@ -82,6 +89,7 @@ class Sweeper:
                 self.turns.fail()
                 log.warning("sweep_failed", duty=duty.__name__.strip("_"), reason=reason_of(error))
                 if is_outage(error):
+                    self._is_away = True
                     break
         return moved
 
@@ -99,13 +107,31 @@ class Sweeper:
 
     async def _ask_time(self) -> int:
         await self._clock.ask()
+        self._began = self._began or self._clock.now()
+        if self._is_away:
+            self._is_away, self._settled_at = False, self._clock.now() + SETTLING
         return 0
 
     async def _refuse_expired(self) -> int:
-        return await self._submitted(refuse_expired(self._engine, now=self._clock.now(), most=OVERDUE_PER_SWEEP))
+        """Refuse what waited in vain; after an outage later, and later what had its time before this process began.
+
+        The start may be in a worker's hands, or unread, ever since.
+        """
+        now, began = self._clock.now(), self._began
+        if now < self._settled_at:
+            return 0
+        after = began if began is not None and now < began + SETTLING else _EVER
+        handled, staged = await refuse_expired(self._engine, after=after, now=now, most=OVERDUE_PER_SWEEP)
+        tell(handled)
+        await self._submit(staged)
+        return len(handled)
 
     async def _end_stale(self) -> int:
-        return await self._submitted(end_stale(self._engine, now=self._clock.now(), most=OVERDUE_PER_SWEEP))
+        """End what nobody will stop any more; after an outage later, for its stop may be in a worker's hands."""
+        now = self._clock.now()
+        if now < self._settled_at:
+            return 0
+        return await self._submitted(end_stale(self._engine, now=now, most=OVERDUE_PER_SWEEP))
 
     async def _time_out(self) -> int:
         return await self._submitted(
@@ -155,6 +181,9 @@ class Sweeper:
 
     async def _submitted(self, work: Awaitable[tuple[int, Staged | None]]) -> int:
         count, staged = await work
+        await self._submit(staged)
+        return count
+
+    async def _submit(self, staged: Staged | None) -> None:
         if staged is not None:
             await self._relay.submit(staged)
-        return count

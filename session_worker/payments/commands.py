@@ -33,7 +33,7 @@ class PaymentCommands:
             async with self._engine.connect() as tx:
                 batch = [await _about(tx, received, notices.get(received.message_id)) for received in batch]
         return await apply(
-            self._engine, batch, now=self._clock(), policy=self._policy, published=published, notices=notices
+            self._engine, batch, clock=self._clock, policy=self._policy, published=published, notices=notices
         )
 
     async def _notices(self, events: Sequence[Received]) -> dict[UUID, Notice]:

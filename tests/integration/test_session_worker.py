@@ -142,23 +142,6 @@ async def test_a_parked_stop_whose_session_never_comes_is_refused_in_the_end(
     assert tuple(outcome) == ("REFUSED", "UNKNOWN_SESSION")
 
 
-async def test_commands_that_waited_out_an_outage_may_still_overtake_their_start(worker: Process, wire: Wire) -> None:
-    """All of them are old then, and one worker's stop may be read while another still has the start."""
-    session_id, an_hour_ago = str(uuid4()), datetime.now(UTC) - timedelta(hours=1)
-    await wire.publish("session.stop.v1", {"sessionId": session_id}, timestamp=an_hour_ago)
-    await wire.publish("session.start.v1", {"sessionId": session_id, "chargerId": session_id}, timestamp=an_hour_ago)
-    event = await wire.event(lambda data: data["sessionId"] == session_id)
-    assert (event["type"], event["reason"]) == ("session.cancelled", "STOPPED_BEFORE_START")
-
-
-async def test_an_old_stop_whose_session_never_comes_is_refused_soon(worker: Process, wire: Wire) -> None:
-    stop_id = await wire.publish(
-        "session.stop.v1", {"sessionId": str(uuid4())}, timestamp=datetime.now(UTC) - timedelta(hours=1)
-    )
-    event = await wire.event(lambda data: data.get("messageId") == stop_id)
-    assert (event["type"], event["reason"]) == ("session.command_rejected", "UNKNOWN_SESSION")
-
-
 async def _affected(database: asyncpg.Connection, query: str, *arguments: object) -> bool:
     return not str(await database.execute(query, *arguments)).endswith(" 0")
 

@@ -179,6 +179,16 @@ def test_a_stop_that_overtook_its_start_cancels_it_at_once() -> None:
     assert [(r.message_id, r.outcome) for r in decided.unparked] == [(parked.message_id, Outcome.APPLIED)]
 
 
+@pytest.mark.parametrize(("seconds", "phase"), [(59, Phase.CANCELLED), (60, Phase.COMPLETED)])
+def test_a_stop_that_overtook_its_start_ends_what_had_hardly_begun(seconds: int, phase: Phase) -> None:
+    """After an outage, what was accepted long after the start may be read before it."""
+    session_id = uuid4()
+    parked = stop(session_id, accepted_at=NOW + timedelta(seconds=seconds))
+    session = decide(None, start(session_id), Facts(now=NOW + timedelta(hours=1), parked=(parked,))).session
+    assert session is not None
+    assert session.phase is phase
+
+
 def test_only_the_first_of_two_parked_ends_is_applied() -> None:
     session_id = uuid4()
     first, second = stop(session_id), cancel(session_id)

@@ -8,13 +8,16 @@ from uuid import uuid4
 import pytest
 
 from session_worker.decide import Facts, decide, expire
+from session_worker.payments.rules import Terms
 from session_worker.session import Outcome, Reason, Review, Session
+from shared.events import EventType
 from shared.meter import Sample
 from shared.pricing import Tariff
 from shared.resources import Phase
 from tests.builders import NOW, cancel, meter, start, stop
 
 TARIFF = Tariff(name="default", currency="EUR", flat=Decimal(1), per_kwh=Decimal("0.50"), per_hour=Decimal(6))
+TERMS = Terms(provider="sandbox", minimum_minor={"EUR": 50})
 HOUR = timedelta(hours=1)
 
 
@@ -106,10 +109,25 @@ def test_a_meter_value_after_the_end_makes_an_adjustment_and_leaves_the_session(
     late = meter(session.id, 10000, fields={"measured_at": NOW + HOUR})
     decided = decide(ended, late, Facts(now=NOW + 2 * HOUR))
     assert decided.session is None
-    assert decided.adjustment is not None
-    assert (decided.adjustment.energy_kwh, decided.adjustment.cost) == (Decimal(10), Decimal("12.00"))
+    assert [(each.energy_kwh, each.cost) for each in decided.adjustments] == [(Decimal(10), Decimal("12.00"))]
     again = decide(ended, samples[-1], Facts(now=NOW + 2 * HOUR, samples=_samples(samples)))  # type: ignore[arg-type]
-    assert again.adjustment is None
+    assert again.adjustments == ()
+
+
+def test_a_session_whose_whole_story_overtook_its_start_is_priced_owed_and_adjusted() -> None:
+    session_id, facts = uuid4(), Facts(now=NOW + 3 * HOUR, tariff=TARIFF, terms=TERMS)
+    parked = (
+        meter(session_id, 0, accepted_at=NOW + HOUR / 2),
+        stop(session_id, accepted_at=NOW + HOUR, fields={"energy_kwh": Decimal(10)}),
+        meter(session_id, 12000, accepted_at=NOW + 2 * HOUR, fields={"measured_at": NOW + HOUR}),
+    )
+    decided = decide(None, start(session_id), replace(facts, parked=parked))
+    assert decided.session is not None
+    assert (decided.session.phase, decided.session.final_cost) == (Phase.COMPLETED, Decimal("12.00"))
+    assert [event.type for event in decided.events] == [EventType.SESSION_STARTED, EventType.SESSION_COMPLETED]
+    assert decided.payment is not None
+    assert (len(decided.samples), [each.energy_kwh for each in decided.adjustments]) == (2, [Decimal(12)])
+    assert {each.outcome for each in decided.unparked} == {Outcome.APPLIED}
 
 
 def _samples(commands: list[object]) -> tuple[Sample, ...]:

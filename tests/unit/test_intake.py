@@ -12,6 +12,7 @@ from session_worker.intake import receive
 from shared.commands import RequestSession, StartSession
 from shared.errors import RejectCode, Rejected
 from shared.messages import MAX_BODY_BYTES
+from shared.topology import COMMANDS, PARTNERS
 from tests.builders import NOW, inbound
 
 START = b'{"chargerId": "CHARGER-001"}'
@@ -93,6 +94,16 @@ def test_a_partner_acts_for_everybody_and_the_gateways_client_for_itself() -> No
 def test_a_command_counts_from_when_it_was_accepted(age: timedelta, believed: timedelta) -> None:
     received = receive(inbound(START, message={"timestamp": NOW - age}), NOW)
     assert NOW - received.accepted_at == believed
+
+
+@pytest.mark.parametrize(("exchange", "believed"), [(COMMANDS, timedelta(hours=1)), (PARTNERS, timedelta(0))])
+def test_after_an_outage_of_a_day_only_a_gateways_times_are_believed(exchange: str, believed: timedelta) -> None:
+    """Else a session that was begun and stopped meanwhile lasts no time."""
+    first, last = (
+        receive(inbound(START, exchange=exchange, message={"timestamp": NOW - timedelta(hours=hours)}), NOW)
+        for hours in (26, 25)
+    )
+    assert last.accepted_at - first.accepted_at == believed
 
 
 @given(st.binary(max_size=200) | st.recursive(

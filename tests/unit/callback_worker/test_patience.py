@@ -7,12 +7,13 @@ from typing import Any, cast
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from callback_worker.patience import SETTLING_S, Patience
+from callback_worker.patience import Patience
 from callback_worker.retries import Alarm, Retries
 from callback_worker.slots import Slots
 from shared.clock import now_utc
 from shared.errors import Unavailable
 from shared.loops import STUCK_AFTER_S, Turns
+from shared.outages import SETTLING_S
 from tests.builders import Seconds
 
 
