@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
+
+_CENT: Final = Decimal("0.01")
 
 
 class Status(StrEnum):
@@ -62,7 +64,9 @@ REQUEST_COLUMNS = (
 
 def session_json(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the session JSON of a row of `charging_sessions`."""
-    return {_renamed(name, "sessionId"): _plain(row[name]) for name in SESSION_COLUMNS}
+    shown = {_renamed(name, "sessionId"): _plain(row[name]) for name in SESSION_COLUMNS}
+    cost = row["finalCost"]
+    return shown | {"finalCost": None if cost is None else money_text(cost)}
 
 
 def request_json(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,6 +77,11 @@ def request_json(row: Mapping[str, Any]) -> dict[str, Any]:
 def rfc3339(value: datetime) -> str:
     """Return the time as RFC 3339 in UTC with milliseconds."""
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def money_text(amount: Decimal) -> str:
+    """Return the amount with two places, as its column has it, whatever the currency: one way to write an amount."""
+    return format(amount.quantize(_CENT), "f")
 
 
 def _renamed(column: str, key: str) -> str:

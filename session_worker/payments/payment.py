@@ -7,13 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 from session_worker.payments.money import Money, money
-from shared.resources import rfc3339
-
-_CENT: Final = Decimal("0.01")
+from shared.resources import money_text, rfc3339
 
 
 class PaymentStatus(StrEnum):
@@ -228,10 +226,10 @@ def payment_json(payment: Payment) -> dict[str, Any]:
     """Return what the outside sees: the `payment` of the session JSON."""
     return {
         "status": str(payment.status),
-        "amount": _money_text(payment.amount),
+        "amount": money_text(payment.amount),
         "currency": payment.currency,
-        "paidAmount": _money_text(payment.paid_amount),
-        "refundedAmount": _money_text(payment.refunded_amount),
+        "paidAmount": money_text(payment.paid_amount),
+        "refundedAmount": money_text(payment.refunded_amount),
         "provider": payment.provider,
         "link": _link_json(payment),
     }
@@ -246,7 +244,7 @@ def _link_json(payment: Payment) -> dict[str, Any] | None:
     return {
         "linkId": str(link.id),
         "url": link.url,
-        "amount": _money_text(link.amount),
+        "amount": money_text(link.amount),
         "currency": payment.currency,
         "status": _public_status(payment, link),
         "expiresAt": rfc3339(link.expires_at),
@@ -272,15 +270,10 @@ def refund_json(payment: Payment, refund: Refund) -> dict[str, Any]:
     return {
         "refundId": str(refund.id),
         "messageId": None if refund.command_id is None else str(refund.command_id),
-        "amount": _money_text(refund.amount),
+        "amount": money_text(refund.amount),
         "currency": payment.currency,
         "status": str(refund.status),
         "isAutomatic": refund.is_automatic,
         "reason": refund.reason,
         "failureReason": refund.failure_reason,
     }
-
-
-def _money_text(amount: Decimal) -> str:
-    """Two places as `finalCost` has them, whatever the currency: one way to write an amount."""
-    return format(amount.quantize(_CENT), "f")

@@ -19,6 +19,7 @@ from tests.builders import NOW, cancel, meter, start, stop
 TARIFF = Tariff(name="default", currency="EUR", flat=Decimal(1), per_kwh=Decimal("0.50"), per_hour=Decimal(6))
 TERMS = Terms(provider="sandbox", minimum_minor={"EUR": 50})
 HOUR = timedelta(hours=1)
+SANDBOX = Terms(provider="sandbox", minimum_minor={})
 
 
 def started(tariff: Tariff | None = TARIFF) -> Session:
@@ -87,6 +88,18 @@ def test_what_is_not_plausible_is_for_review_and_not_billed(
     ended = after(session, stop(session.id, accepted_at=then, fields=stated), now=then)
     assert (ended.phase, ended.review, ended.final_cost) == (Phase.COMPLETED, review, None)
     assert ended.row()["needsReview"] is True
+
+
+YEN = Tariff(name="default", currency="JPY", per_kwh=Decimal("0.5"), tax_percent=Decimal(19))
+
+
+def test_an_amount_has_two_places_whatever_the_currency() -> None:
+    """What an event says of a session is what is read of it, and what its payment says."""
+    session = started(YEN)
+    told = stop(session.id, fields={"energy_kwh": Decimal(20)})
+    (event,) = decide(session, told, Facts(now=NOW, terms=SANDBOX)).events
+    assert (event.data["finalCost"], event.data["payment"]["amount"]) == ("12.00", "12.00")
+    assert event.data["energyKwh"] == "20"
 
 
 def test_a_meter_whose_clock_runs_ahead_is_for_review() -> None:

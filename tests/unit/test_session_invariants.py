@@ -15,7 +15,7 @@ from shared.events import EventType
 from shared.ids import NAMESPACE
 from shared.meter import usage
 from shared.pricing import price
-from shared.resources import Phase
+from shared.resources import Phase, money_text
 from tests.builders import NOW, cancel, meter, received, request, start, stop
 
 TARIFF_ID = uuid5(NAMESPACE, "tariff")
@@ -112,7 +112,7 @@ def assert_priced_by_what_was_frozen(state: State) -> None:
         assert session.ended_at is not None
         used = usage(session.meter, session.energy_kwh, session.started_at or NOW, session.ended_at)
         assert session.final_cost == price(session.tariff, used)
-        assert ended.data["finalCost"] == (None if session.final_cost is None else format(session.final_cost, "f"))
+        assert ended.data["finalCost"] == (None if session.final_cost is None else money_text(session.final_cost))
 
 
 @given(commands)
