@@ -8,7 +8,7 @@ from uuid import UUID
 
 from session_worker.session import Received, Review, Session
 from shared.meter import Meter, Sample, energy_kwh, usage
-from shared.pricing import Usage, price
+from shared.pricing import exact_price, price, rounded
 from shared.resources import Phase
 
 # What a session can plausibly be; beyond, somebody looks before anybody bills.
@@ -19,7 +19,10 @@ CLOCK_SKEW: Final = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adjustment:
-    """What a meter value that came after the end would have changed; one row of `session_adjustments`."""
+    """What a meter value that came after the end would have changed; one row of `session_adjustments`.
+
+    `cost` is None where it is not known, or too high, as `final_cost` is.
+    """
 
     id: UUID
     session_id: UUID
@@ -30,16 +33,27 @@ class Adjustment:
 
 
 def complete(session: Session, ended_at: datetime, stated_kwh: Decimal | None, now: datetime) -> Session:
-    """Complete and price the session; what is not plausible is for somebody to look at, and has no price."""
+    """Complete the session, without a price; what is not plausible is for somebody to look at."""
     energy = energy_kwh(session.meter) if stated_kwh is None else stated_kwh
     ended = replace(session, phase=Phase.COMPLETED, energy_kwh=energy, ended_at=ended_at, updated_at=now)
-    review = session.review or _implausible(ended, now)
-    cost = None if review is not None or session.tariff is None else price(session.tariff, _usage(ended, ended_at))
-    return replace(ended, review=review, final_cost=cost)
+    return replace(ended, review=session.review or _implausible(ended, now))
 
 
-def _usage(session: Session, until: datetime) -> Usage:
-    return usage(session.meter, session.energy_kwh, session.started_at or session.created_at, until)
+def price_by_tariff(ended: Session) -> Session:
+    """Price a completed session by its tariff; what somebody should look at first has no price."""
+    if ended.review is not None or ended.tariff is None:
+        return ended
+    assert ended.ended_at is not None
+    used = usage(ended.meter, ended.energy_kwh, ended.started_at or ended.created_at, ended.ended_at)
+    amount = exact_price(ended.tariff, used)
+    return ended if amount is None else charge(ended, amount, ended.tariff.currency)
+
+
+def charge(ended: Session, amount: Decimal, currency: str) -> Session:
+    """Let a completed session cost this, rounded; what is too high to be written down is for somebody to look at."""
+    cost = rounded(amount, currency)
+    review = ended.review or (Review.COST_TOO_HIGH if cost is None else None)
+    return replace(ended, final_cost=cost, currency=currency, review=review)
 
 
 def _implausible(session: Session, now: datetime) -> Review | None:

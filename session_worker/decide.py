@@ -11,7 +11,7 @@ from typing import Final
 from uuid import UUID
 
 from session_worker.authorize import ALLOWED, Verdict
-from session_worker.completion import CLOCK_SKEW, Adjustment, adjust, complete
+from session_worker.completion import CLOCK_SKEW, Adjustment, adjust, charge, complete, price_by_tariff
 from session_worker.payments.payment import Payment, payment_json
 from session_worker.payments.provider import Notice
 from session_worker.payments.rules import Terms, open_payment
@@ -20,7 +20,7 @@ from shared.commands import CancelSession, RecordMeter, RequestSession, StartSes
 from shared.events import Event, EventType
 from shared.ids import event_id
 from shared.meter import Sample, advance, comes_after, energy_kwh, fold
-from shared.pricing import Tariff, rounded
+from shared.pricing import Tariff
 from shared.resources import Decision, Phase, request_json, session_json
 
 # A stop that overtook its start waits this long for it.
@@ -231,11 +231,11 @@ def _stop(session: Session | None, received: Received, facts: Facts) -> Decided:
     if session.has_ended:
         return refuse(session, received, Reason.ALREADY_ENDED, facts)
     ended = complete(session, command.ended_at or received.accepted_at, command.energy_kwh, facts.now)
-    stopped = replace(ended, reason=command.reason)
-    if command.final_cost is not None:
-        currency = session.currency or facts.default_currency
-        stopped = replace(stopped, final_cost=rounded(command.final_cost, currency), currency=currency)
-    return _complete(stopped, received, facts)
+    if command.final_cost is None:
+        priced = price_by_tariff(ended)
+    else:
+        priced = charge(ended, command.final_cost, session.currency or facts.default_currency)
+    return _complete(replace(priced, reason=command.reason), received, facts)
 
 
 def _complete(stopped: Session, received: Received, facts: Facts) -> Decided:
@@ -252,7 +252,7 @@ def expire(session: Session, cause: UUID, now: datetime) -> Decided:
     """End a session that gave no sign of life for `STALE_AFTER`: never a silent bill, always a review."""
     last_sign = session.updated_at if session.meter is None else session.meter.last_at
     ended = complete(session, max(last_sign, session.started_at or last_sign), None, now)
-    stale = replace(ended, reason=str(Reason.STALE), review=Review.STALE, final_cost=None)
+    stale = replace(ended, reason=str(Reason.STALE), review=Review.STALE)
     return _emit(stale, (EventType.SESSION_COMPLETED,), cause, now)
 
 

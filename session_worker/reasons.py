@@ -46,5 +46,6 @@ REVIEW_SENTENCES: Final[Mapping[Review, str]] = {
     Review.ENDED_BEFORE_START: "The session's end lies before its start.",
     Review.TOO_LONG: "The session lasted longer than 72 hours.",
     Review.TOO_MUCH_ENERGY: "The session took more than 1,000 kWh.",
+    Review.COST_TOO_HIGH: "The session would cost more than 99,999,999.99, the most that can be written down.",
     Review.CLOCK_SKEW: "A meter value or the end lies more than 5 minutes in the future: somebody's clock is wrong.",
 }

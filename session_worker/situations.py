@@ -15,6 +15,7 @@ from session_worker.completion import CLOCK_SKEW, LONGEST, MOST_ENERGY_KWH
 from session_worker.decide import HARDLY_BEGUN, STALE_AFTER, Decided, Facts, conclude, decide, expire
 from session_worker.session import Outcome, Reason, Received, Request, Session
 from shared.commands import AnyCommand, CancelSession, RecordMeter, RequestSession, StartSession, StopSession
+from shared.pricing import MAX_COST
 from shared.resources import Decision, Phase
 
 _ID: Final = UUID(int=1)
@@ -169,6 +170,8 @@ _GUARDS: Final[Mapping[type[AnyCommand], tuple[Guard, ...]]] = {
         _guard("ends more than 5 min from now", ended_at=_AHEAD),
         _guard("longer than 72 h", received={"accepted_at": _TOO_LATE}, facts={"now": _TOO_LATE}),
         _guard("more than 1,000 kWh", energy_kwh=MOST_ENERGY_KWH + 1),
+        # A hundred million yen: rounded to the currency, it is more than any cost.
+        _guard("costs more than 99,999,999.99", facts={"default_currency": "JPY"}, final_cost=MAX_COST),
     ),
     CancelSession: (_USUAL, _OTHERS),
     RecordMeter: (_USUAL, _OTHERS, _guard("measured more than 5 min from now", measured_at=_AHEAD)),

@@ -10,12 +10,10 @@ import orjson
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from shared.callback_url import parse_callback_url
-from shared.pricing import TOO_FINE_CURRENCIES
+from shared.pricing import MAX_COST, TOO_FINE_CURRENCIES
 
 MAX_METADATA_BYTES = 16 * 1024
 MAX_URL_CHARS = 2048
-# numeric(10,2) of the seed's column; a dearer session is a fault of the caller.
-MAX_COST = Decimal("99999999.99")
 # Far above what a session can take; it only keeps nonsense out of the column.
 MAX_ENERGY_KWH = Decimal(1000000)
 # A register of nine digits in kWh.

@@ -15,6 +15,8 @@ _NO_MINOR_UNIT: Final = frozenset(
 )
 # ISO 4217's currencies with more places than `finalCost` has.
 TOO_FINE_CURRENCIES: Final = frozenset("BHD CLF IQD JOD KWD LYD OMR TND UYW".split())  # noqa: SIM905
+# What the columns of costs and amounts hold: numeric(10,2).
+MAX_COST: Final = Decimal("99999999.99")
 
 _WH_PER_KWH: Final = Decimal(1000)
 _S_PER_HOUR: Final = Decimal(3600)
@@ -48,14 +50,18 @@ class Usage:
 
 
 def price(tariff: Tariff, usage: Usage) -> Decimal | None:
-    """Return the cost to the currency's exponent; None where the tariff needs an energy that nobody measured."""
+    """Return the cost to the currency's exponent; None where it is not known, or too high to be written down.
+
+    It is not known where the tariff needs an energy that nobody measured.
+    """
     amount = exact_price(tariff, usage)
     return None if amount is None else rounded(amount, tariff.currency)
 
 
-def rounded(amount: Decimal, currency: str) -> Decimal:
-    """Return the amount half up to the currency's exponent, as every cost is, once."""
-    return amount.quantize(currency_unit(currency), rounding=ROUND_HALF_UP)
+def rounded(amount: Decimal, currency: str) -> Decimal | None:
+    """Return the amount half up to the currency's exponent, as every cost is, once; None above `MAX_COST`."""
+    cost = amount.quantize(currency_unit(currency), rounding=ROUND_HALF_UP)
+    return cost if cost <= MAX_COST else None
 
 
 def exact_price(tariff: Tariff, usage: Usage) -> Decimal | None:

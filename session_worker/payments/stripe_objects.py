@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from session_worker.payments.money import Money, money
 from session_worker.payments.provider import Declined, Link, LinkState, Notice, Refund, RefundState
+from shared.pricing import MAX_COST
 
 # The places of amounts where they are not two. ISK and UGX have none in ISO 4217 but two here, MGA the other way round.
 # https://docs.stripe.com/currencies#zero-decimal, #special-cases, #three-decimal
@@ -87,11 +88,13 @@ def stripe_amount(amount: Money) -> int:
 
 
 def money_of(amount: int, currency: str) -> Money:
-    """Return an amount of Stripe's in our units."""
+    """Return an amount of Stripe's in our units. Raises ValueError for one that cannot be ours."""
     code = currency.upper()
     found = money(Decimal(amount).scaleb(-_PLACES.get(code, 2)), code)
     if found is None:
         raise ValueError("a fraction that the currency does not have")
+    if found.amount > MAX_COST:
+        raise ValueError("more than any session can cost")
     return found
 
 

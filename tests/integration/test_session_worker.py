@@ -51,6 +51,37 @@ async def test_metadata_and_money_survive_from_start_to_stop(worker: Process, wi
     assert (event["energyKwh"], event["finalCost"], event["sequence"]) == ("12.34", "3.10", 2)
 
 
+async def test_a_cost_that_no_column_holds_ends_the_session_for_review(
+    worker: Process, wire: Wire, database: asyncpg.Connection
+) -> None:
+    """By the tariff, by a named cost once it is rounded to yen, and by a late meter value: none is a dead letter."""
+    chargers = [f"YEN-{uuid4()}" for _ in range(4)]
+    tariff = {"name": "yen", "currency": "JPY", "perKwh": 1_000_000, "chargerIds": chargers}
+    await wire.publish("session.set_tariff.v1", tariff, exchange=COMMANDS)
+    ids = [str(await wire.publish("session.start.v1", {"chargerId": charger})) for charger in chargers]
+    by_tariff, named, fitting, adjusted = ids
+    await wire.publish("session.meter.v1", {"sessionId": adjusted, "meterWh": 0})
+    await wire.publish("session.stop.v1", {"sessionId": by_tariff, "energyKwh": 100})
+    await wire.publish("session.stop.v1", {"sessionId": named, "finalCost": "99999999.99"})
+    await wire.publish("session.stop.v1", {"sessionId": fitting, "finalCost": "12"})
+    await wire.publish("session.stop.v1", {"sessionId": adjusted})
+    ends = await wire.events(lambda data: data["sessionId"] in ids and data["type"] == "session.completed", count=4)
+    costs = {end["sessionId"]: end["finalCost"] for end in ends}
+    assert costs == {by_tariff: None, named: None, fitting: "12.00", adjusted: "0.00"}
+    for session_id, reason in ((by_tariff, "COST_TOO_HIGH"), (named, "COST_TOO_HIGH"), (fitting, None)):
+        row = await session_row(database, session_id)
+        assert row is not None
+        assert (row["status"], row["reviewReason"], row["needsReview"]) == ("COMPLETED", reason, reason is not None)
+    await wire.publish("session.meter.v1", {"sessionId": adjusted, "meterWh": 10**12})
+
+    async def adjustment() -> asyncpg.Record | None:
+        query = 'SELECT "energyKwh", cost, currency FROM session_adjustments WHERE "sessionId" = $1'
+        return await database.fetchrow(query, UUID(adjusted))
+
+    assert tuple(await eventually(adjustment)) == (10**9, None, "JPY")
+    assert await wire.depth(DEAD) == 0
+
+
 async def test_a_message_delivered_many_times_is_applied_once(worker: Process, wire: Wire) -> None:
     """G3: at once in one batch, and again later."""
     message_id = str(uuid4())

@@ -11,8 +11,9 @@ from session_worker.decide import Facts, decide, expire
 from session_worker.payments.rules import Terms
 from session_worker.session import Outcome, Reason, Review, Session
 from shared.events import EventType
+from shared.fields import MAX_METER_WH, MAX_UNIT_PRICE
 from shared.meter import Sample
-from shared.pricing import Tariff
+from shared.pricing import MAX_COST, Tariff
 from shared.resources import Phase
 from tests.builders import NOW, cancel, meter, start, stop
 
@@ -90,7 +91,42 @@ def test_what_is_not_plausible_is_for_review_and_not_billed(
     assert ended.row()["needsReview"] is True
 
 
+DEAREST = Tariff(name="default", currency="EUR", per_kwh=MAX_UNIT_PRICE)
 YEN = Tariff(name="default", currency="JPY", per_kwh=Decimal("0.5"), tax_percent=Decimal(19))
+
+
+@pytest.mark.parametrize(
+    ("tariff", "fields"),
+    [
+        (DEAREST, {"energy_kwh": Decimal(100)}),
+        (YEN, {"final_cost": MAX_COST}),
+        (replace(YEN, minimum=MAX_COST), {"energy_kwh": Decimal(1)}),
+    ],
+    ids=["by the tariff", "named, then rounded to the currency", "with the tax on the minimum"],
+)
+def test_a_cost_that_does_not_fit_is_not_known_and_for_review(tariff: Tariff, fields: dict[str, object]) -> None:
+    session = started(tariff)
+    decided = decide(session, stop(session.id, fields=fields), Facts(now=NOW, terms=SANDBOX))
+    ended = decided.session
+    assert ended is not None
+    assert (decided.outcome, ended.phase) == (Outcome.APPLIED, Phase.COMPLETED)
+    assert (ended.review, ended.final_cost, ended.currency) == (Review.COST_TOO_HIGH, None, tariff.currency)
+    assert decided.payment is None
+    assert [event.data["finalCost"] for event in decided.events] == [None]
+
+
+def test_a_cost_that_somebody_names_wins_over_a_tariff_that_gives_too_much() -> None:
+    session = started(DEAREST)
+    ended = after(session, stop(session.id, fields={"energy_kwh": Decimal(100), "final_cost": MAX_COST}))
+    assert (ended.review, ended.final_cost) == (None, MAX_COST)
+
+
+def test_an_adjustment_whose_cost_does_not_fit_has_none() -> None:
+    session = started()
+    first, last = measured(session, 0, float(MAX_METER_WH))
+    ended = after(session, first, stop(session.id))
+    (adjustment,) = decide(ended, last, Facts(now=NOW + HOUR)).adjustments  # type: ignore[arg-type]
+    assert (adjustment.energy_kwh, adjustment.cost, adjustment.currency) == (Decimal(10**9), None, "EUR")
 
 
 def test_an_amount_has_two_places_whatever_the_currency() -> None:

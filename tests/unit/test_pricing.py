@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.pricing import Tariff, Usage, exact_price, price, tariff_json, tariff_of
+from shared.fields import MAX_ENERGY_KWH, MAX_UNIT_PRICE
+from shared.pricing import MAX_COST, Tariff, Usage, exact_price, price, rounded, tariff_json, tariff_of
 
 D = Decimal
 
@@ -56,6 +57,42 @@ def test_the_amount_is_rounded_once_half_up_to_the_currency(
 def test_energy_that_nobody_measured_makes_the_price_unknown_not_zero() -> None:
     assert price(tariff(per_kwh=D("0.3"), flat=D(1)), usage(None)) is None
     assert price(tariff(flat=D(1)), usage(None)) == D("1.00")
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "expected"),
+    [
+        ("99999999.99", "EUR", D("99999999.99")),
+        ("99999999.994", "EUR", D("99999999.99")),
+        ("99999999.995", "EUR", None),
+        ("99999999.49", "JPY", D("99999999")),
+        ("99999999.99", "JPY", None),
+    ],
+)
+def test_a_cost_that_its_column_cannot_hold_is_not_known(amount: str, currency: str, expected: Decimal | None) -> None:
+    assert rounded(D(amount), currency) == expected
+    assert price(tariff(flat=D(amount), currency=currency), usage()) == expected
+
+
+unit_prices = st.one_of(st.none(), st.decimals(min_value=0, max_value=MAX_UNIT_PRICE, places=6))
+costs = st.one_of(st.none(), st.decimals(min_value=0, max_value=MAX_COST, places=2))
+
+
+@given(
+    parts=st.fixed_dictionaries(
+        {"flat": unit_prices, "per_kwh": unit_prices, "per_hour": unit_prices, "per_idle_hour": unit_prices,
+         "step_wh": st.one_of(st.none(), st.integers(1, 10**6)), "minimum": costs, "maximum": costs,
+         "tax_percent": st.decimals(min_value=0, max_value=100, places=4),
+         "currency": st.sampled_from(["EUR", "JPY"])}
+    ),
+    energy_wh=st.integers(0, int(MAX_ENERGY_KWH) * 1000),
+    minutes=st.integers(0, 100 * 366 * 24 * 60),
+)  # fmt: skip
+def test_nothing_that_a_tariff_may_say_makes_a_cost_that_does_not_fit(
+    parts: dict[str, object], energy_wh: int, minutes: int
+) -> None:
+    cost = price(tariff(**parts), usage(energy_wh, minutes=minutes, idle_minutes=minutes))
+    assert cost is None or 0 <= cost <= MAX_COST
 
 
 amounts = st.decimals(min_value=0, max_value=1000, places=4)

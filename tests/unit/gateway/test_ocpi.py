@@ -50,6 +50,15 @@ def test_a_cost_that_needs_an_unmeasured_energy_is_not_known() -> None:
     assert SESSION.to_json(row | {"energyKwh": Decimal("3.3")}, NOW)["finalCost"] == "1.65"
 
 
+def test_a_running_session_shows_its_cost_as_the_final_one_will_be_shown() -> None:
+    """Two places whatever the currency; one that no final cost can be is not known."""
+    yen = frozen(flat=Decimal(12)) | {"currency": "JPY"}
+    assert SESSION.to_json(RUNNING | {"tariff": yen}, NOW)["finalCost"] == "12.00"
+    dear = RUNNING | {"tariff": frozen(per_kwh=Decimal(10**6)), "energyKwh": Decimal(100)}
+    assert SESSION.to_json(dear, NOW)["finalCost"] is None
+    assert "total_cost" not in export(dear, PARTY, NOW)["session"]
+
+
 def test_without_a_tariff_nothing_is_known() -> None:
     shown = SESSION.to_json(RUNNING | {"tariff": None, "currency": None}, NOW)
     assert (shown["finalCost"], shown["currency"]) == (None, None)

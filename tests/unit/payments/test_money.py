@@ -10,7 +10,7 @@ from session_worker.payments.minimums import MAXIMUM_MINOR, MINIMUM_MINOR
 from session_worker.payments.money import Money, money
 from session_worker.payments.provider import Declined
 from session_worker.payments.stripe_objects import money_of, stripe_amount
-from shared.pricing import TOO_FINE_CURRENCIES, currency_unit
+from shared.pricing import MAX_COST, TOO_FINE_CURRENCIES, currency_unit
 
 # All that Stripe knows and that are not two places in ISO 4217 or at Stripe, and two that are.
 CURRENCIES = "BIF CLP DJF EUR GNF HUF ISK JPY KMF KRW MGA PYG RWF UGX VND VUV XAF XOF XPF".split()  # noqa: SIM905
@@ -77,6 +77,12 @@ def test_what_stripe_has_no_unit_for_is_declined_and_what_we_have_none_for_canno
         stripe_amount(Money(101, "MGA"))
     with pytest.raises(ValueError, match="fraction"):
         money_of(550, "isk")
+
+
+def test_an_amount_that_no_column_holds_cannot_be_read() -> None:
+    assert money_of(9_999_999_999, "eur").amount == MAX_COST
+    with pytest.raises(ValueError, match="more than"):
+        money_of(10_000_000_000, "eur")
 
 
 def test_every_minimum_is_a_sum_that_can_be_owed() -> None:
