@@ -10,10 +10,6 @@ from uuid import UUID
 
 from shared.callbacks import Reason, State
 
-# A subscriber may ask for rest, but not for ever.
-MAX_RETRY_AFTER_S = 86_400.0
-# Retry-After may push an attempt back only so far that one is still made before the delivery expires.
-LAST_CALL_S = 30.0
 # Spreads the retries of many deliveries that failed together. Upwards only: the schedule is a floor.
 MAX_JITTER = 0.1
 # Between an attempt's deadline and the end of its lease the result is written; what workers' readings of the database's
@@ -94,7 +90,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """How an attempt ended. `retry_after_s` is the subscriber's wish, unchecked."""
+    """How an attempt ended. `retry_after_s` is the subscriber's wish, however long, even infinite."""
 
     outcome: Outcome
     duration_ms: int
@@ -125,7 +121,10 @@ def outcome_of(status: int) -> Outcome:
 
 
 def next_state(attempt: Attempt, result: Result, schedule_s: Sequence[float], *, now: datetime, chance: float) -> Next:
-    """Return what follows. `schedule_s` holds the wait before each attempt, `chance` in [0, 1) the jitter."""
+    """Return what follows. `schedule_s` holds the wait before each attempt, `chance` in [0, 1) the jitter.
+
+    Schedule and Retry-After are both floors: what neither lets come before the expiry has expired now.
+    """
     if result.outcome is Outcome.DELIVERED:
         return Next(State.DELIVERED)
     final = _final_reason(result, attempt.place)
@@ -134,7 +133,7 @@ def next_state(attempt: Attempt, result: Result, schedule_s: Sequence[float], *,
     if attempt.place >= len(schedule_s):
         return Next(State.FAILED, Reason.EXHAUSTED)
     left_s = (attempt.expires_at - now).total_seconds()
-    wait_s = max(schedule_s[attempt.place] * (1 + MAX_JITTER * chance), _floor_s(result.retry_after_s, left_s))
+    wait_s = max(schedule_s[attempt.place] * (1 + MAX_JITTER * chance), result.retry_after_s or 0.0)
     if wait_s >= left_s:
         return Next(State.FAILED, Reason.EXPIRED)
     return Next(State.PENDING, next_attempt_at=now + timedelta(seconds=wait_s))
@@ -152,17 +151,16 @@ def _final_reason(result: Result, place: int) -> Reason | None:
     return Reason.REJECTED if status < 400 or place >= REJECTED_AFTER_ATTEMPTS else None
 
 
-def _floor_s(retry_after_s: float | None, left_s: float) -> float:
-    return 0.0 if retry_after_s is None else min(retry_after_s, MAX_RETRY_AFTER_S, left_s - LAST_CALL_S)
-
-
 def parse_retry_after(value: str | None, now: datetime) -> float | None:
-    """Return the seconds that `Retry-After` asks for (RFC 9110 §10.2.3: seconds or a date), None for nonsense."""
+    """Return the seconds that `Retry-After` asks for (RFC 9110 §10.2.3: seconds or a date), None for nonsense.
+
+    Seconds of more than three hundred digits are infinitely many.
+    """
     if value is None:
         return None
     value = value.strip()
     if value.isascii() and value.isdigit():
-        return min(float(value), MAX_RETRY_AFTER_S) if len(value) < 16 else MAX_RETRY_AFTER_S
+        return float(value)
     try:
         at = parsedate_to_datetime(value)
     except (ValueError, OverflowError):
