@@ -8,6 +8,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from urllib.parse import quote
 
 from yarl import URL
 
@@ -25,11 +26,17 @@ _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
 _ENDS_IN_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?", re.DOTALL)
 # What IDNA takes for a full stop (RFC 3490 §3.1).
 _FULL_STOPS = str.maketrans("\u3002\uff0e\uff61", "...")
+# What path and query hold as it is, beside letters, digits and -._~ (RFC 3986 §3.3, §3.4); % begins an escape.
+_PLAIN = "/?:@!$&'()*+,;=%"
+_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A callback URL, read. `host` is in lower case and without the dot of the root, or an address without brackets."""
+    """A callback URL, read. `host` is in lower case and without the dot of the root, or an address without brackets.
+
+    `url` is to be requested as it is: its path and query are spelt as the subscriber spelt them.
+    """
 
     url: URL
     host: str
@@ -55,7 +62,7 @@ def parse_callback_url(text: str) -> Target:
         raise ValueError("must not have a fragment")
     if (parts := _HOST_AND_PORT.fullmatch(authority)) is None:
         raise ValueError("must name a host, and no port but one from 1 to 65535")
-    return _read(text, parts["host"])
+    return _read(split[0], text[split.end() :], parts["host"])
 
 
 def _check_characters(text: str) -> None:
@@ -65,19 +72,26 @@ def _check_characters(text: str) -> None:
         raise ValueError("must not contain a backslash")
 
 
-def _read(text: str, written: str) -> Target:
+def _read(origin: str, path_and_query: str, written: str) -> Target:
     """Read the URL as the HTTP client does, so that both mean the same host; `written` is the host in the text."""
+    address = _literal(written)
     try:
-        url = URL(text)
+        normal = URL(origin)
+        # Host and port are those of the very URL that is requested, of which the client changes nothing any more.
+        url = URL(f"{normal.scheme}://{normal.raw_authority}{_escaped(path_and_query)}", encoded=True)
         host, port = url.raw_host or "", url.port
     except ValueError as error:  # yarl's own sentence repeats the host
         raise ValueError("is not a URL") from error
     if not host or not port:
         raise ValueError("must name a host, and no port but one from 1 to 65535")
-    address = _literal(written)
     if address is None:
         _check_name(host.removesuffix("."), written)
     return Target(url, host.lower().removesuffix("."), port, address)
+
+
+def _escaped(path_and_query: str) -> str:
+    """Return it with escapes for what no URL can hold, and nothing else changed: its spelling may have been signed."""
+    return quote(_STRAY_PERCENT.sub("%25", path_and_query), safe=_PLAIN)
 
 
 def _literal(written: str) -> IPv4Address | IPv6Address | None:

@@ -49,6 +49,52 @@ def test_whatever_comes_it_is_read_or_refused(host: str, port: int, rest: str) -
         assert target.is_https
 
 
+@pytest.mark.parametrize(
+    ("given", "requested"),
+    [
+        ("", "/"), ("/", "/"), ("?x", "/?x"), ("//a//", "//a//"), ("/a?", "/a"),
+        ("/hook?y=%2f&Z=%2F", "/hook?y=%2f&Z=%2F"), ("/%7Ea/../b/./c", "/%7Ea/../b/./c"),
+        ("/%2e%2e/%00%0d%0a", "/%2e%2e/%00%0d%0a"),
+        ("/a;b=1:2@3?q=a+b%20c&d=e?f/g&h='(!)*$,~'", "/a;b=1:2@3?q=a+b%20c&d=e?f/g&h='(!)*$,~'"),
+        ("/%zz/%", "/%25zz/%25"), ("/50%-%41", "/50%25-%41"), ("/%%41", "/%25%41"),
+        ("/Zürich/%C3%BC?q=☎", "/Z%C3%BCrich/%C3%BC?q=%E2%98%8E"), ("/\u200b\u202e", "/%E2%80%8B%E2%80%AE"),
+        ("/a[0]?b[]={c}|\"<>^`", "/a%5B0%5D?b%5B%5D=%7Bc%7D%7C%22%3C%3E%5E%60"),
+    ],
+)  # fmt: skip
+def test_what_is_requested_is_what_was_given(given: str, requested: str) -> None:
+    """Signatures of URLs are over their spelling. Only what no URL can hold is escaped, each character by itself.
+
+    The one other change: `?` with nothing behind it is left out.
+    """
+    assert parse_callback_url(f"https://a.example{given}").url.raw_path_qs == requested
+
+
+@given(hosts, st.text() | st.text(st.sampled_from("/.%2fF?&=+;:@~[]|é\\\r\n\t #\u2028\u3000\x7f\x00\ud800a0")))
+def test_no_path_moves_the_host_or_reaches_beyond_the_request_line(host: str, rest: str) -> None:
+    """Host, port and scheme are those of the URL without it; and what goes out is plain text with whole escapes."""
+    target, bare = read(f"http://{host}/{rest}"), read(f"http://{host}/")
+    if target is None:
+        return
+    if not set("/?") & set(host):
+        assert bare is not None
+        assert (target.host, target.port, target.address) == (bare.host, bare.port, bare.address)
+        assert (target.url.raw_authority, target.url.scheme) == (bare.url.raw_authority, "http")
+    assert re.fullmatch(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*", target.url.raw_path_qs)
+    assert str(target.url).isascii()
+    assert target.url.raw_user is None
+    assert not target.url.raw_fragment
+
+
+@given(
+    st.from_regex(
+        r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*(?:\?(?:[a-f0-9./?~%=&+-]|%2f)+)?", fullmatch=True
+    )
+)
+def test_a_plain_path_goes_out_byte_for_byte(rest: str) -> None:
+    """Whatever its dots and escapes mean."""
+    assert parse_callback_url(f"http://a.example{rest}").url.raw_path_qs == re.sub("%(?![0-9A-Fa-f]{2})", "%25", rest)
+
+
 @given(st.integers(0, 2**32 - 1))
 def test_every_plain_ipv4_address_is_taken_and_no_other_spelling_of_it(number: int) -> None:
     """In decimal, hexadecimal, octal, and in fewer parts."""

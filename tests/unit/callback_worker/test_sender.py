@@ -39,6 +39,24 @@ async def test_the_request_is_a_signed_standard_webhook(sender: Sender) -> None:
     Webhook(KEY).verify(body, headers)
 
 
+async def test_the_request_line_has_the_url_as_it_was_given(sender: Sender) -> None:
+    """The HTTP client spells nothing in another way; what could end the line has never come so far."""
+    async with peer(saying(OK)) as (server, url):
+        origin = url.removesuffix("/callback?secret=1")
+        for path in (
+            "/%7Ea/../b?y=%2f&sig=a%2Bb+c%3d",
+            "/%zz?[é]",
+            "?x",
+            "/x HTTP/1.1\r\nInjected: 1",
+            "/%0d%0aInjected:%201",
+        ):
+            await sender.send(attempt(origin + path))
+    lines = [request.split(b"\r\n", 1)[0].decode() for request in server.requests]
+    wanted = ["/%7Ea/../b?y=%2f&sig=a%2Bb+c%3d", "/%25zz?%5B%C3%A9%5D", "/?x", "/%0d%0aInjected:%201"]
+    assert lines == [f"POST {path} HTTP/1.1" for path in wanted]
+    assert not any(b"\nInjected" in request for request in server.requests)
+
+
 @pytest.mark.parametrize("size", [0, 1, MAX_RESPONSE_BYTES - 1, MAX_RESPONSE_BYTES])
 async def test_a_body_within_the_limit_is_kept_whole_and_its_connection_used_again(sender: Sender, size: int) -> None:
     """Keep-alive, where nothing is left over."""
