@@ -44,6 +44,8 @@ BREAKER_FAILURES = 5
 BREAKER_OPEN_S = 5.0
 # For hanging up on a service that does not let itself be hung up on.
 HANG_UP_S = 10.0
+# The answer is read as it comes over the wire, so that its limit is one: nothing shall be packed into it.
+HEADERS = {"accept-encoding": "identity"}
 
 
 class Authorizer:
@@ -172,7 +174,7 @@ async def _ask(client: httpx.AsyncClient, url: str, request: Request) -> tuple[i
         "driverId": command.driver_id,
         "connectorId": command.connector_id,
     }
-    async with client.stream("POST", url, json=question) as answer:
+    async with client.stream("POST", url, json=question, headers=HEADERS) as answer:
         content = b""
         async for chunk in answer.aiter_raw():
             content += chunk
