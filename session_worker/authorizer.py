@@ -39,9 +39,10 @@ WAITING_MOST = 10_000
 ADOPT_MOST = 200
 VERDICTS_PER_BATCH = 250
 ANSWER_MOST_BYTES = 64 * 1024
-# A service that fails five times in a row is down; five seconds give it air.
+# A service that is not reached, is late or breaks five times in a row is down; five seconds give it air.
 BREAKER_FAILURES = 5
 BREAKER_OPEN_S = 5.0
+SERVER_ERROR = 500
 # For hanging up on a service that does not let itself be hung up on.
 HANG_UP_S = 10.0
 # The answer is read as it comes over the wire, so that its limit is one: nothing shall be packed into it.
@@ -118,9 +119,12 @@ class Authorizer:
             return TIMED_OUT
         if not self._breaker.lets_through(loop.time()):
             return FAILED
+        is_down = True
         try:
             async with asyncio.timeout(left_s):
-                verdict = http_verdict(*await _ask(client, self._url, request))
+                status, body = await _ask(client, self._url, request)
+            # Nonsense about one request says nothing about the next.
+            verdict, is_down = http_verdict(status, body), status >= SERVER_ERROR
         except TimeoutError:
             verdict = TIMED_OUT
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
@@ -129,7 +133,7 @@ class Authorizer:
         except Exception as error:  # whatever broke, it is no verdict; and the next request may fare better
             log_failure("authorization_broke", error, request_id=str(request.id))
             verdict = FAILED
-        self._breaker.failed(loop.time()) if verdict in (FAILED, TIMED_OUT) else self._breaker.succeeded()
+        self._breaker.failed(loop.time()) if is_down else self._breaker.succeeded()
         return verdict
 
     async def _write(self) -> None:

@@ -23,11 +23,11 @@ class Breaker:
         return True
 
     def succeeded(self) -> None:
-        """The other side answered sensibly."""
+        """The other side answered."""
         self._failures, self._open_until_s, self._is_probing = 0, None, False
 
     def failed(self, now_s: float) -> None:
-        """The other side did not answer, or with nonsense."""
+        """The other side did not answer, or is broken."""
         self._failures += 1
         self._is_probing = False
         if self._failures >= self.failures_to_open:

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from ops.local_stack.processes import Processes
+from session_worker.authorizer import BREAKER_FAILURES
 from tests.wire import COMMANDS, Wire, eventually
 
 CALLBACK = "https://subscriber.example/x"
@@ -141,6 +142,24 @@ async def test_a_service_decides_within_its_deadline(
     assert service.asked[0] == {"requestId": request_id, "stationId": "mall", "driverId": "ben", "connectorId": None}
     if decided["sessionId"]:
         await wire.publish("session.stop.v1", {"sessionId": decided["sessionId"]})
+    assert await worker.stop() == 0
+
+
+async def test_nonsense_about_some_requests_leaves_the_next_its_verdict(
+    processes: Processes, wire: Wire, service: Service
+) -> None:
+    """Only a service that is down is not asked for a while."""
+
+    async def say(question: dict[str, Any]) -> web.Response:
+        if question["driverId"] == "nobody":
+            return web.Response(status=400)
+        return await service.allow(question)
+
+    service.answer = say
+    worker = await processes.start("session_worker", AUTHORIZATION="http", AUTHORIZATION_URL=service.url)
+    for _ in range(2 * BREAKER_FAILURES):
+        assert (await decision_of(wire, await ask(wire, "nobody")))["decision"] == "unknown"
+    assert (await decision_of(wire, await ask(wire)))["decision"] == "allowed"
     assert await worker.stop() == 0
 
 

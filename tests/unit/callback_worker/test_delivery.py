@@ -67,7 +67,7 @@ BY_STATUS = [
 
 @pytest.mark.parametrize(("status", "first", "second"), BY_STATUS)
 def test_the_status_line_decides(status: int, first: Next, second: Next) -> None:
-    """CONTRACT §3: 2xx delivers, 410 ends, 408, 425, 429, 5xx follow the schedule, other 4xx get two, 3xx is final."""
+    """2xx delivers, 410 ends, 408, 425, 429, 5xx follow the schedule, other 4xx get two, 3xx is final."""
     assert following(answer(status), 1) == first
     assert following(answer(status), 2) == second
 

@@ -19,8 +19,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_defaults_are_the_contracts(environment: pytest.MonkeyPatch) -> None:
-    """CONTRACT §4."""
+def test_the_defaults(environment: pytest.MonkeyPatch) -> None:
     config = load(CallbackWorkerSettings)
     assert config.callback_worker_http_port == 3002
     assert config.callback_retry_schedule_s == (0, 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
