@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from typing import Any
 
 from shared.meter import meter_of, usage
-from shared.pricing import Tariff, Usage, price, tariff_of
+from shared.pricing import Tariff, Usage, price, rounded, tariff_of
 from shared.resources import Status
 
 _PERCENT = Decimal(100)
@@ -39,6 +39,6 @@ def cost_before_tax(row: Mapping[str, Any], cost: Decimal, now: datetime) -> Dec
         return cost
     used = usage_of(row, now)
     net = price(replace(tariff, tax_percent=None), used)
-    if net is not None and price(tariff, used) == cost:
-        return net
-    return (cost / (1 + tariff.tax_percent / _PERCENT)).quantize(cost, rounding=ROUND_HALF_UP)
+    if net is None or price(tariff, used) != cost:
+        net = rounded(cost / (1 + tariff.tax_percent / _PERCENT), tariff.currency)
+    return cost if net is None else net

@@ -31,7 +31,7 @@ SESSION_REQUIRED = {
 
 
 def frozen(**parts: Any) -> dict[str, Any]:
-    return tariff_json(Tariff(name="T", currency="EUR", **parts))
+    return tariff_json(Tariff(**({"name": "T", "currency": "EUR"} | parts)))
 
 
 def test_a_running_session_shows_what_it_would_cost_now() -> None:
@@ -104,6 +104,12 @@ def test_the_figures_of_a_record_are_the_sessions() -> None:
 def test_a_cost_that_somebody_named_is_split_by_the_tariffs_tax() -> None:
     cdr = export(EXAMPLE_ROW | {"finalCost": Decimal("11.90")}, PARTY, NOW)["cdr"]
     assert cdr["total_cost"] == {"excl_vat": 10.0, "incl_vat": 11.9}
+
+
+def test_the_tax_on_a_named_cost_leaves_whole_yen() -> None:
+    row = EXAMPLE_ROW | {"tariff": frozen(currency="JPY", tax_percent=Decimal(19)), "currency": "JPY"}
+    cdr = export(row | {"finalCost": Decimal("12.00")}, PARTY, NOW)["cdr"]
+    assert cdr["total_cost"] == {"excl_vat": 10.0, "incl_vat": 12.0}
 
 
 def test_a_record_without_tariff_and_driver_is_a_record_all_the_same() -> None:
