@@ -14,12 +14,10 @@ from shared.database import is_outage, not_provisioned, ping, sqlstate
 from shared.errors import Unavailable
 from shared.failures import reason_of
 from shared.logs import get_logger
-from shared.outages import SETTLING_S
+from shared.outages import PASSING, SETTLING_S
 
 log = get_logger(__name__)
 
-# Serialization failure, deadlock, lock not available, statement timeout: the database is there.
-_PASSING = ("40001", "40P01", "55P03", "57014")
 
 Value = TypeVar("Value")
 
@@ -46,7 +44,7 @@ class Patience:
                 if not await self._may_pass(error):
                     raise
                 # A deadlock, or one statement that was too slow, says nothing about other workers' results.
-                self._is_away = self._is_away or sqlstate(error) not in _PASSING
+                self._is_away = self._is_away or sqlstate(error) not in PASSING
                 failures += 1
                 delay_s = backoff_s(failures, random.random())
                 log.warning("database_waits", what=what, reason=reason_of(error), retry_in_s=round(delay_s, 2))

@@ -211,7 +211,7 @@ def facts_for(state: State, command: AnyCommand, session_id: UUID, claim: Claim 
         now=state.now,
         claim_is_held=claim in state.holders,
         request=state.requests.get(session_id),
-        parked=tuple(state.parked.get(session_id, ())) if is_start else (),
+        parked=tuple(sorted(state.parked.get(session_id, ()), key=_accepted_at)) if is_start else (),
         verdict=_verdict(state, command) if isinstance(command, RequestSession) else None,
         authorization_timeout=state.policy.timeout,
         tariff=state.directory.tariff_for(charger_of(command)) if is_start else None,
@@ -220,6 +220,10 @@ def facts_for(state: State, command: AnyCommand, session_id: UUID, claim: Claim 
         default_currency=state.policy.default_currency,
         payment=state.payments.get(session_id),
     )
+
+
+def _accepted_at(received: Received) -> datetime:
+    return received.accepted_at
 
 
 def _verdict(state: State, command: RequestSession) -> Verdict | None:

@@ -119,22 +119,31 @@ class Authorizer:
             return TIMED_OUT
         if not self._breaker.lets_through(loop.time()):
             return FAILED
-        is_down = True
+        is_down: bool | None = None  # None: nobody knows
         try:
             async with asyncio.timeout(left_s):
                 status, body = await _ask(client, self._url, request)
             # Nonsense about one request says nothing about the next.
             verdict, is_down = http_verdict(status, body), status >= SERVER_ERROR
         except TimeoutError:
-            verdict = TIMED_OUT
+            # What had waited here for most of its time says nothing about the service.
+            verdict, is_down = TIMED_OUT, left_s > self._policy.timeout.total_seconds() / 2 or None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             log.warning("authorization_failed", request_id=str(request.id), reason=type(error).__name__)
-            verdict = FAILED
+            verdict, is_down = FAILED, True
         except Exception as error:  # whatever broke, it is no verdict; and the next request may fare better
             log_failure("authorization_broke", error, request_id=str(request.id))
             verdict = FAILED
-        self._breaker.failed(loop.time()) if is_down else self._breaker.succeeded()
+        self._learn(is_down)
         return verdict
+
+    def _learn(self, is_down: bool | None) -> None:
+        if is_down is None:
+            self._breaker.abandoned()
+        elif is_down:
+            self._breaker.failed(asyncio.get_running_loop().time())
+        else:
+            self._breaker.succeeded()
 
     async def _write(self) -> None:
         """Write verdicts as they come; through an outage they wait, and their deadlines go on."""

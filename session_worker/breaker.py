@@ -26,6 +26,10 @@ class Breaker:
         """The other side answered."""
         self._failures, self._open_until_s, self._is_probing = 0, None, False
 
+    def abandoned(self) -> None:
+        """Nothing was learned of the other side."""
+        self._is_probing = False
+
     def failed(self, now_s: float) -> None:
         """The other side did not answer, or is broken."""
         self._failures += 1

@@ -152,12 +152,13 @@ def _start(session: Session | None, received: Received, facts: Facts) -> Decided
         tariff=facts.tariff,
         currency=None if facts.tariff is None else facts.tariff.currency,
     )
-    if facts.claim_is_held:
+    end = next((parked for parked in facts.parked if _ends(parked, born)), None)
+    has_ended = end is not None and not _overtook(end, born)
+    if facts.claim_is_held and not has_ended:
         busy = replace(born, phase=Phase.CANCELLED, reason=str(Reason.CHARGER_BUSY), started_at=None)
         return _unpark(refuse(busy, received, Reason.CHARGER_BUSY, facts), facts)
-    if any(_ends(parked, born) for parked in facts.parked):
-        return _unpark(_emit(born, (), received.message_id, facts.now), facts)
-    return _unpark(_emit(born, (EventType.SESSION_STARTED,), received.message_id, facts.now), facts)
+    began = () if end is not None and not has_ended else (EventType.SESSION_STARTED,)
+    return _unpark(_emit(born, began, received.message_id, facts.now), facts)
 
 
 def _request(session: Session | None, received: Received, facts: Facts) -> Decided:
@@ -291,7 +292,7 @@ def _cancel(session: Session | None, received: Received, facts: Facts) -> Decide
 
 
 def _park_or_refuse(session: Session | None, received: Received, facts: Facts) -> Decided:
-    """A command may overtake its start; another client's session is as unknown as none, but nothing comes later."""
+    """A command may overtake its start, however old; another client's session is as unknown as none, and stays so."""
     may_still_come = session is None and (facts.request is None or facts.request.decision is None)
     if may_still_come:
         return Decided(outcome=Outcome.PARKED)
@@ -324,16 +325,19 @@ def _unpark(decided: Decided, facts: Facts) -> Decided:
 def _apply_parked(session: Session | None, parked: Received, facts: Facts) -> Decided:
     if session is None:
         return refuse(None, parked, Reason.UNKNOWN_SESSION, facts)
-    if not _ends(parked, session) or session.has_ended:
+    if not _ends(parked, session) or not _overtook(parked, session) or session.has_ended:
         return decide(session, parked, facts)
     cancelled = _cancelled(session, str(Reason.STOPPED_BEFORE_START), parked, facts.now)
     return _emit(cancelled, (EventType.SESSION_CANCELLED,), parked.message_id, facts.now)
 
 
 def _ends(parked: Received, session: Session) -> bool:
-    """Whether the command ends a session that had hardly begun. What a request asks for begins with its decision."""
-    may_end = isinstance(parked.command, StopSession | CancelSession) and parked.may_act_on(session)
-    return may_end and parked.accepted_at - (session.started_at or parked.accepted_at) < HARDLY_BEGUN
+    return isinstance(parked.command, StopSession | CancelSession) and parked.may_act_on(session)
+
+
+def _overtook(parked: Received, session: Session) -> bool:
+    """Whether it ends what had hardly begun. What a request asks for begins with its decision."""
+    return parked.accepted_at - (session.started_at or parked.accepted_at) < HARDLY_BEGUN
 
 
 def _cancelled(session: Session, reason: str | None, received: Received, now: datetime) -> Session:

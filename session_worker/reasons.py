@@ -8,7 +8,7 @@ from session_worker.session import Reason, Review
 REASON_SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.CHARGER_BUSY: "Another session is in progress on this charger, or on this connector of it.",
     Reason.CONCURRENT_SESSION: "The driver already has a session in progress at this station.",
-    Reason.UNKNOWN_SESSION: "There is no such session for this caller, and none came within 15 minutes.",
+    Reason.UNKNOWN_SESSION: "There is no such session for this caller, and none came in time: within 15 minutes.",
     Reason.ALREADY_ENDED: "The session is completed or cancelled, and an ended session never changes.",
     Reason.SESSION_EXISTS: "A session or request with this id exists already.",
     Reason.STOPPED_BEFORE_START: "A stop or cancel overtook the start, so the session was cancelled as it began.",

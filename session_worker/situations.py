@@ -137,6 +137,7 @@ def _parked(command: AnyCommand, accepted_at: datetime = _BEGAN) -> dict[str, An
 
 _STOP_PARKED: Final = _parked(StopSession(session_id=_ID))
 _LATE_STOP_PARKED: Final = _parked(StopSession(session_id=_ID), _NOW + HARDLY_BEGUN)
+_LATE_CANCEL_PARKED: Final = _parked(CancelSession(session_id=_ID), _NOW + HARDLY_BEGUN)
 _METER_PARKED: Final = _parked(RecordMeter(session_id=_ID, meter_wh=Decimal(1)))
 _OTHERS: Final = _guard("another client's", received={"client": "another"})
 _USUAL: Final = _guard("else")
@@ -146,11 +147,16 @@ _AHEAD: Final = _NOW + CLOCK_SKEW + _MOMENT
 _GUARDS: Final[Mapping[type[AnyCommand], tuple[Guard, ...]]] = {
     StartSession: (
         _guard("charger free"),
-        _guard("charger free, stop or cancel parked", facts=_STOP_PARKED),
-        _guard("charger free, stop parked that came 1 min later or more", facts=_LATE_STOP_PARKED),
+        _guard("charger free, stop or cancel parked that came within 1 min", facts=_STOP_PARKED),
+        _guard("charger free or busy, stop parked that came later", facts={"claim_is_held": True} | _LATE_STOP_PARKED),
+        _guard(
+            "charger free or busy, cancel parked that came later", facts={"claim_is_held": True} | _LATE_CANCEL_PARKED
+        ),
         _guard("charger free, meter value parked", facts=_METER_PARKED),
         _guard("charger busy", facts={"claim_is_held": True}),
-        _guard("charger busy, stop or cancel parked", facts={"claim_is_held": True} | _STOP_PARKED),
+        _guard(
+            "charger busy, stop or cancel parked that came within 1 min", facts={"claim_is_held": True} | _STOP_PARKED
+        ),
     ),
     RequestSession: (
         _guard("allowed, free"),
@@ -263,7 +269,7 @@ def _said(decided: Decided) -> str:
     if session is not None and session.review is not None:
         words.append(f"(review {session.review})")
     if decided.outcome is Outcome.PARKED and decided.request is None:
-        words.append("for at most 15 min")
+        words.append("for a while")
     if decided.adjustments:
         words.append("(an adjustment)")
     parked = [f"{each.outcome} {each.reason or ''}".strip() for each in decided.unparked]

@@ -22,7 +22,7 @@ from shared.database_clock import DatabaseClock
 from shared.failures import reason_of
 from shared.logs import get_logger
 from shared.loops import Turns
-from shared.outages import SETTLING_S
+from shared.outages import SETTLING_S, was_away
 
 log = get_logger(__name__)
 
@@ -89,7 +89,7 @@ class Sweeper:
                 self.turns.fail()
                 log.warning("sweep_failed", duty=duty.__name__.strip("_"), reason=reason_of(error))
                 if is_outage(error):
-                    self._is_away = True
+                    self._is_away = self._is_away or was_away(error)
                     break
         return moved
 
@@ -118,9 +118,9 @@ class Sweeper:
         The start may be in a worker's hands, or unread, ever since.
         """
         now, began = self._clock.now(), self._began
-        if now < self._settled_at:
+        if self._settles(now):
             return 0
-        after = began if began is not None and now < began + SETTLING else _EVER
+        after = began if began is not None and began <= now < began + SETTLING else _EVER
         handled, staged = await refuse_expired(self._engine, after=after, now=now, most=OVERDUE_PER_SWEEP)
         tell(handled)
         await self._submit(staged)
@@ -129,9 +129,13 @@ class Sweeper:
     async def _end_stale(self) -> int:
         """End what nobody will stop any more; after an outage later, for its stop may be in a worker's hands."""
         now = self._clock.now()
-        if now < self._settled_at:
+        if self._settles(now):
             return 0
         return await self._submitted(end_stale(self._engine, now=now, most=OVERDUE_PER_SWEEP))
+
+    def _settles(self, now: datetime) -> bool:
+        """Whether an outage is so near that other workers may not have written yet what they held in it."""
+        return self._settled_at - SETTLING <= now < self._settled_at
 
     async def _time_out(self) -> int:
         return await self._submitted(

@@ -50,6 +50,8 @@ def create_engine(url: str, *, name: str, pool_size: int) -> AsyncEngine:
         driver_url(url),
         # Statements carry driver ids and callback URLs; logs shall not.
         hide_parameters=True,
+        # What is read after a lock is what the lock's last holder wrote, whatever a role's default says.
+        isolation_level="READ COMMITTED",
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_S,
@@ -61,8 +63,6 @@ def create_engine(url: str, *, name: str, pool_size: int) -> AsyncEngine:
                 "application_name": name,
                 "statement_timeout": str(STATEMENT_TIMEOUT_S * 1000),
                 "idle_in_transaction_session_timeout": str(COMMAND_TIMEOUT_S * 1000),
-                # What is read after a lock is what the lock's last holder wrote, whatever a role's default says.
-                "default_transaction_isolation": "read committed",
                 # The planner compiles big set-based statements for longer than they run.
                 "jit": "off",
             },

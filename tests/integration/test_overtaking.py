@@ -46,12 +46,12 @@ async def is_cancelled(wire: Wire, session_id: str) -> None:
     assert (event["type"], event["reason"]) == ("session.cancelled", "STOPPED_BEFORE_START")
 
 
-async def expire(database: asyncpg.Connection, message_id: str) -> None:
-    """End its time, as soon as it is parked, by moving the row."""
+async def expire(database: asyncpg.Connection, message_id: str, *, ago: timedelta = timedelta(0)) -> None:
+    """End its time, so long ago, as soon as it is parked, by moving the row."""
 
     async def moved() -> bool:
-        query = """UPDATE parked_commands SET "expiresAt" = now() - interval '1 h' WHERE "messageId" = $1"""
-        return str(await database.execute(query, UUID(message_id))) == "UPDATE 1"
+        query = 'UPDATE parked_commands SET "expiresAt" = now() - CAST($2 AS interval) WHERE "messageId" = $1'
+        return str(await database.execute(query, UUID(message_id), ago)) == "UPDATE 1"
 
     await eventually(moved)
 
@@ -116,7 +116,7 @@ async def expire_by_dying(worker: Process, database: asyncpg.Connection, message
 
     await eventually(is_parked)
     assert await worker.stop() == 0
-    await expire(database, message_id)
+    await expire(database, message_id, ago=AN_HOUR)
 
 
 async def test_after_an_outage_of_the_database_nothing_is_refused_before_all_workers_are_back(
@@ -131,8 +131,8 @@ async def test_after_an_outage_of_the_database_nothing_is_refused_before_all_wor
         await eventually(lambda: database.fetchval(query, UUID(stop_id)))
         proxy.cut()
         await eventually(lambda: _says(worker, "sweep_failed"))
-        await expire(database, stop_id)
         proxy.restore()
+        await expire(database, stop_id)
         handled = await wire.publish("session.start.v1", {"chargerId": f"H-{uuid4()}"})
         await wire.event(lambda data: data["sessionId"] == handled, timeout_s=20)
         await asyncio.sleep(SOME_SWEEPS_S)

@@ -126,6 +126,8 @@ def test_a_breaker_opens_after_failures_in_a_row_and_lets_one_probe_through() ->
     breaker.failed(7)
     assert not breaker.lets_through(11.9)
     assert breaker.lets_through(12)
+    breaker.abandoned()
+    assert breaker.lets_through(12), "nobody knows: another probe"
     breaker.succeeded()
     assert breaker.lets_through(12)
     breaker.failed(13)

@@ -189,6 +189,16 @@ def test_a_stop_that_overtook_its_start_ends_what_had_hardly_begun(seconds: int,
     assert session.phase is phase
 
 
+def test_a_session_that_ended_before_its_start_was_read_needs_no_charger() -> None:
+    """The charger's next session was read first."""
+    session_id = uuid4()
+    parked = stop(session_id, accepted_at=NOW + timedelta(minutes=55))
+    decided = decide(None, start(session_id), Facts(now=NOW, claim_is_held=True, parked=(parked,)))
+    assert decided.session is not None
+    assert (decided.outcome, decided.session.phase, decided.session.claim) == (Outcome.APPLIED, Phase.COMPLETED, None)
+    assert types(decided) == [EventType.SESSION_STARTED, EventType.SESSION_COMPLETED]
+
+
 def test_only_the_first_of_two_parked_ends_is_applied() -> None:
     session_id = uuid4()
     first, second = stop(session_id), cancel(session_id)

@@ -5,10 +5,12 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 
 import pytest
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from session_worker.apply import Policy
 from session_worker.sweeper import OUTBOX_STUCK_AFTER_S, SETTLING, Sweeper
 from shared.loops import STUCK_AFTER_S, Turns
+from shared.outages import SETTLING_S
 from tests.builders import NOW, Seconds
 
 
@@ -64,6 +66,33 @@ async def test_after_an_outage_nothing_is_ended_before_all_workers_are_back() ->
     clock.at += timedelta(seconds=1)
     with pytest.raises(AttributeError, match="begin"):  # it goes to the database, which is nobody here
         await sweeper._end_stale()
+
+
+@pytest.mark.parametrize(("after_s", "is_ever"), [(-1, True), (0, False), (SETTLING_S - 1, False), (SETTLING_S, True)])
+async def test_what_expired_before_the_process_began_is_refused_once_all_are_back(
+    after_s: float, is_ever: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, too, where the database's clock was set back meanwhile."""
+    asked: list[datetime] = []
+
+    async def refuse_expired(_: object, *, after: datetime, now: datetime, most: int) -> tuple[tuple[()], None]:
+        asked.append(after)
+        return (), None
+
+    monkeypatch.setattr("session_worker.sweeper.refuse_expired", refuse_expired)
+    sweeper, clock = Duties(KeyError()), FakeClock()
+    sweeper._clock = cast("Any", clock)
+    await sweeper._ask_time()
+    clock.at += timedelta(seconds=after_s)
+    assert await sweeper._refuse_expired() == 0
+    assert [after < NOW for after in asked] == [is_ever]
+
+
+@pytest.mark.parametrize(("error", "says_so"), [(ConnectionRefusedError(), True), (PoolTimeout(), False)])
+async def test_a_database_that_was_only_slow_was_not_away(error: Exception, says_so: bool) -> None:
+    sweeper = Duties(error)
+    await sweeper.run_once()
+    assert sweeper._is_away is says_so
 
 
 async def test_a_duty_that_fails_every_time_shows() -> None:
