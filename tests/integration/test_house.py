@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
-from sqlalchemy import TextClause
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 import callback_worker.apply
@@ -24,7 +24,7 @@ import session_worker.tables
 from ops.local_stack import Server, Servers
 from ops.local_stack.processes import Name
 from ops.local_stack.stack import with_login
-from shared.database import driver_url, insert_rows
+from shared.database import create_engine, driver_url, insert_rows
 from tests.servers import House, fresh_house, provision, run, takes_connections
 
 PASSWORD = "swordfish"
@@ -199,6 +199,17 @@ def test_a_server_comes_back_with_its_address_and_its_data(
     for server in Server:
         servers.start(server)
     provision(house, "--check", **settings)
+
+
+async def test_what_is_read_after_a_lock_is_new_whatever_the_database_says_of_isolation(house: House) -> None:
+    await execute(house, f"""ALTER DATABASE "{house.name}" SET default_transaction_isolation = 'repeatable read'""")
+    engine = create_engine(house.database_url, name="test", pool_size=1)
+    try:
+        async with engine.begin() as tx:
+            assert (await tx.execute(text("SHOW transaction_isolation"))).scalar_one() == "read committed"
+    finally:
+        await engine.dispose()
+        await execute(house, f'ALTER DATABASE "{house.name}" RESET default_transaction_isolation')
 
 
 def failed_check(house: House, settings: dict[str, str]) -> str:
