@@ -1,6 +1,7 @@
 """Fixtures over real parts: `servers` (a session), `house` and `processes` (a module), others (a test)."""
 
 import os
+import signal
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
@@ -19,6 +20,10 @@ SIGNING_KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 # An example that takes long on a busy machine is no failure.
 settings.register_profile("voltline", deadline=None)
 settings.load_profile("voltline")
+
+# What a shell runs in the background (`nohup make test &`) ignores Ctrl-C; the programs that tests interrupt shall not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

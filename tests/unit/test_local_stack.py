@@ -2,13 +2,14 @@
 
 import os
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from ops import up
-from ops.local_stack import StackError, compose
+from ops.local_stack import StackError, compose, ports
 from ops.local_stack.processes import Name
 from ops.local_stack.program import REPOSITORY
 from ops.local_stack.rabbitmq import MAX_MESSAGE_BYTES
@@ -81,3 +82,15 @@ def test_the_containers_broker_and_the_documents_have_the_private_brokers_messag
     mounted = "- ./deploy/rabbitmq.conf:/etc/rabbitmq/conf.d/50-voltline.conf:ro"
     assert mounted in (REPOSITORY / "docker-compose.yml").read_text()
     assert f"`max_message_size = {MAX_MESSAGE_BYTES}`" in (REPOSITORY / "docs/configuration.md").read_text()
+
+
+def test_a_port_is_given_to_one_run_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nobody listens on it yet when the next one asks."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(ports, "HIGHEST_PORT", ports.LOWEST_PORT + 99)
+    first, second = set(ports.free_ports(20)), set(ports.free_ports(20))
+    assert not first & second
+    for claim in tmp_path.rglob("2*"):
+        os.utime(claim, (0, 0))
+    assert ports.is_free(min(first))
+    assert len(ports.free_ports(60)) == 60
