@@ -54,7 +54,8 @@ async def test_a_worker_stopped_for_longer_than_its_leases_writes_no_result_and_
     await start_worker(CALLBACK_TIMEOUT_S=str(TIMEOUT_S))
     await log.all_delivered([each.event_id for each in sent], timeout_s=ABANDONED_S + 15)
     ambiguous = await ambiguous_by_event(database)
-    assert 0 < ambiguous.total() <= 20
+    # What it had in hand, and as many at the most that were answered and not written down yet.
+    assert 0 < ambiguous.total() <= 2 * 20
     before = await everything(database)
     stopped.signal(signal.SIGCONT)
     await eventually(lambda: said_too_late(stopped), timeout_s=20)
