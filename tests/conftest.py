@@ -5,6 +5,7 @@ import signal
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 from hypothesis import settings
 
@@ -63,6 +64,14 @@ def processes(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield started
     finally:
         started.close()
+
+
+@pytest.fixture
+async def database(house: House) -> AsyncIterator[asyncpg.Connection]:
+    """The administrator's connection to the database."""
+    connection = await asyncpg.connect(house.database_url)
+    yield connection
+    await connection.close()
 
 
 @pytest.fixture

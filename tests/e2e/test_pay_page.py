@@ -25,13 +25,6 @@ async def gateway(processes: Processes) -> Process:
 
 
 @pytest.fixture
-async def database(house: House) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(house.database_url)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
 async def phone(page: Page) -> AsyncIterator[Page]:
     """A phone in the dark that runs no scripts."""
     browser = page.context.browser

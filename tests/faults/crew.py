@@ -21,6 +21,8 @@ HANDLED = {
     Name.SESSION_WORKER: "voltline_batch_seconds_count",
     Name.CALLBACK_WORKER: "voltline_callback_attempts_total",
 }
+# And a gateway's: commands that it published.
+DONE = HANDLED | {Name.GATEWAY: "voltline_gateway_publishes_total"}
 
 
 class NeverFired(Exception):
@@ -138,9 +140,9 @@ class Crew:
 
 
 async def handled(process: Process) -> float:
-    """How much the worker has handled in its life, by its own metrics."""
+    """How much the process has done in its life, by its own metrics."""
     text = await asyncio.to_thread(metrics_of, process)
-    lines = (line for line in text.splitlines() if line.startswith(HANDLED[process.name]))
+    lines = (line for line in text.splitlines() if line.startswith(DONE[process.name]))
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from ops.local_stack.processes import Name, Process
 from tests.faults.broker_faults import only_honest_refusals
-from tests.faults.crew import NeverFired
+from tests.faults.crew import NeverFired, handled
 from tests.faults.load import Load
 from tests.faults.row import Fault
 from tests.faults.site import Site
@@ -30,6 +30,7 @@ UNANSWERED_S = 0.4
 SLEPT_S = 1.2
 # The others look for what is due every second; a transaction that sleeps, too, holds its locks for a while.
 REPEATED_WITHIN_S = 40.0
+WORKS_WITHIN_S = 10.0
 POLL_S = 0.1
 
 # What time alone would do to the leases of a worker that has stopped.
@@ -116,7 +117,7 @@ def stepped(name: Name, step: str) -> Fault:
         clock.set("+0")
         process = site.crew.launch(name, LOG_LEVEL="debug", **clock.environment)
         await site.crew.join(process)
-        await asyncio.sleep(0.5)
+        await _works(process)
         clock.set(step)
         await asyncio.sleep(STEPPED_S)
         site.crew.leave(process)
@@ -126,6 +127,15 @@ def stepped(name: Name, step: str) -> Fault:
         return _off_by(process)
 
     return Fault(f"clock of one {name} {step}", inject, may_repeat=False, is_long=name is Name.GATEWAY)
+
+
+async def _works(process: Process) -> None:
+    """Wait until it has done something."""
+    deadline = time.monotonic() + WORKS_WITHIN_S
+    while not await handled(process):
+        if time.monotonic() > deadline:
+            raise NeverFired("it has nothing to do")
+        await asyncio.sleep(POLL_S)
 
 
 def state_of(process: Process) -> str:

@@ -34,14 +34,6 @@ async def wire(house: House) -> AsyncIterator[Wire]:
 
 
 @pytest.fixture
-async def database(house: House) -> AsyncIterator[asyncpg.Connection]:
-    """The administrator's connection to the database."""
-    connection = await asyncpg.connect(house.database_url)
-    yield connection
-    await connection.close()
-
-
-@pytest.fixture
 async def start_worker(processes: Processes) -> AsyncIterator[StartWorker]:
     """Starts callback workers that end with the test."""
     async with open_workers(processes) as start:

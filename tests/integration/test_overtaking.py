@@ -16,6 +16,8 @@ from tests.proxy import Proxy
 from tests.servers import House
 from tests.wire import Wire, eventually
 
+Publish = Callable[..., Awaitable[str]]
+
 AN_HOUR = timedelta(hours=1)
 # What must not happen in it would.
 SOME_SWEEPS_S = 3 * SWEEP_EVERY_S
@@ -27,7 +29,7 @@ async def worker(processes: Processes) -> Process:
 
 
 @pytest.fixture
-def publish(wire: Wire) -> Callable[..., Awaitable[str]]:
+def publish(wire: Wire) -> Publish:
     """Publishes a command of a session that was accepted so long ago."""
 
     async def published(kind: str, session_id: str, *, ago: timedelta = timedelta(0)) -> str:
@@ -35,9 +37,6 @@ def publish(wire: Wire) -> Callable[..., Awaitable[str]]:
         return str(await wire.publish(f"session.{kind}.v1", body, timestamp=datetime.now(UTC) - ago))
 
     return published
-
-
-Publish = Callable[..., Awaitable[str]]
 
 
 async def is_cancelled(wire: Wire, session_id: str) -> None:
