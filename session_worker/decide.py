@@ -27,7 +27,8 @@ from shared.resources import Decision, Phase, request_json, session_json
 PARK_FOR: Final = timedelta(minutes=15)
 # After an outage, or by a gateway's wrong clock, all are old, and the start may be in another worker's hands just now.
 PARK_AT_LEAST: Final = timedelta(seconds=5)
-# A stop accepted this soon after the start that it overtook ends what had hardly begun; a later one is paid for.
+# A stop accepted this soon after the start that it overtook ends what had hardly begun; a later one is paid for, and so
+# is one that names what was taken.
 HARDLY_BEGUN: Final = timedelta(minutes=1)
 # No sign of life for this long: nobody will stop it any more.
 STALE_AFTER: Final = timedelta(hours=24)
@@ -153,7 +154,7 @@ def _start(session: Session | None, received: Received, facts: Facts) -> Decided
         currency=None if facts.tariff is None else facts.tariff.currency,
     )
     end = next((parked for parked in facts.parked if _ends(parked, born)), None)
-    has_ended = end is not None and not _overtook(end, born)
+    has_ended = end is not None and not _undoes(end, born)
     if facts.claim_is_held and not has_ended:
         busy = replace(born, phase=Phase.CANCELLED, reason=str(Reason.CHARGER_BUSY), started_at=None)
         return _unpark(refuse(busy, received, Reason.CHARGER_BUSY, facts), facts)
@@ -325,8 +326,10 @@ def _unpark(decided: Decided, facts: Facts) -> Decided:
 def _apply_parked(session: Session | None, parked: Received, facts: Facts) -> Decided:
     if session is None:
         return refuse(None, parked, Reason.UNKNOWN_SESSION, facts)
-    if not _ends(parked, session) or not _overtook(parked, session) or session.has_ended:
+    if not _ends(parked, session) or session.has_ended:
         return decide(session, parked, facts)
+    if not _undoes(parked, session):
+        return decide(session, _not_before(session, parked), facts)
     cancelled = _cancelled(session, str(Reason.STOPPED_BEFORE_START), parked, facts.now)
     return _emit(cancelled, (EventType.SESSION_CANCELLED,), parked.message_id, facts.now)
 
@@ -335,9 +338,17 @@ def _ends(parked: Received, session: Session) -> bool:
     return isinstance(parked.command, StopSession | CancelSession) and parked.may_act_on(session)
 
 
-def _overtook(parked: Received, session: Session) -> bool:
-    """Whether it ends what had hardly begun. What a request asks for begins with its decision."""
-    return parked.accepted_at - (session.started_at or parked.accepted_at) < HARDLY_BEGUN
+def _undoes(end: Received, session: Session) -> bool:
+    """Whether it ends what had hardly begun, and names nothing taken. A request's session begins with its decision."""
+    stop = end.command
+    names_what_was_taken = isinstance(stop, StopSession) and bool(stop.energy_kwh or stop.final_cost)
+    return end.accepted_at - (session.started_at or end.accepted_at) < HARDLY_BEGUN and not names_what_was_taken
+
+
+def _not_before(session: Session, end: Received) -> Received:
+    """What overtook by moments did not end earlier: without a timestamp it counts as accepted when it was read."""
+    early = (session.started_at or end.accepted_at) - end.accepted_at
+    return replace(end, accepted_at=end.accepted_at + early) if timedelta(0) < early < HARDLY_BEGUN else end
 
 
 def _cancelled(session: Session, reason: str | None, received: Received, now: datetime) -> Session:

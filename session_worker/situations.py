@@ -136,6 +136,7 @@ def _parked(command: AnyCommand, accepted_at: datetime = _BEGAN) -> dict[str, An
 
 
 _STOP_PARKED: Final = _parked(StopSession(session_id=_ID))
+_STOP_NAMING_COST_PARKED: Final = _parked(StopSession(session_id=_ID, final_cost=Decimal(1)), _NOW)
 _LATE_STOP_PARKED: Final = _parked(StopSession(session_id=_ID), _NOW + HARDLY_BEGUN)
 _LATE_CANCEL_PARKED: Final = _parked(CancelSession(session_id=_ID), _NOW + HARDLY_BEGUN)
 _METER_PARKED: Final = _parked(RecordMeter(session_id=_ID, meter_wh=Decimal(1)))
@@ -148,6 +149,10 @@ _GUARDS: Final[Mapping[type[AnyCommand], tuple[Guard, ...]]] = {
     StartSession: (
         _guard("charger free"),
         _guard("charger free, stop or cancel parked that came within 1 min", facts=_STOP_PARKED),
+        _guard(
+            "charger free or busy, stop parked that names energy or a cost",
+            facts={"claim_is_held": True} | _STOP_NAMING_COST_PARKED,
+        ),
         _guard("charger free or busy, stop parked that came later", facts={"claim_is_held": True} | _LATE_STOP_PARKED),
         _guard(
             "charger free or busy, cancel parked that came later", facts={"claim_is_held": True} | _LATE_CANCEL_PARKED
@@ -161,6 +166,7 @@ _GUARDS: Final[Mapping[type[AnyCommand], tuple[Guard, ...]]] = {
     RequestSession: (
         _guard("allowed, free"),
         _guard("allowed, free, stop or cancel parked", facts=_STOP_PARKED),
+        _guard("allowed, free, stop parked that names energy or a cost", facts=_STOP_NAMING_COST_PARKED),
         _guard("allowed, the driver has a session at the station", facts={"claim_is_held": True}),
         _guard("allowed, connector busy", facts={"claim_is_held": True}, connector_id="1"),
         _guard("no verdict yet", facts={"verdict": None}),

@@ -10,9 +10,9 @@ from collections.abc import Collection
 
 from shared.messages import Inbound
 
-# One restart of a worker, or two in a rolling deployment, is no sign that a message kills. What is on its way when a
-# consumer is cancelled comes back and is counted, too.
-SUSPECT_AFTER_DELIVERIES = 2
+# A few restarts, or a deployment, are no sign that a message kills, and care costs the order: a charger's next session
+# could come before the end of its last. What is on its way when a consumer is cancelled comes back and is counted, too.
+SUSPECT_AFTER_DELIVERIES = 8
 # Longer than any batch takes that is not waiting for something; readiness must say so within 30 s.
 STUCK_AFTER_S = 20.0
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from ops.local_stack.processes import Name, Process
+from shared.broker.hold import SUSPECT_AFTER_DELIVERIES
 from shared.topology import (
     CALLBACK_COMMANDS,
     CALLBACK_EVENTS,
@@ -33,8 +34,8 @@ REDELIVER = "callback.redeliver.v1"
 STARTED = "session.started.v1"
 HUGE_BYTES = 20 * 1024 * 1024
 # In production it is 100; a policy lowers it, so that the row does not take minutes. Too low, it would end neighbours
-# that happened to be held beside the killer each time: half of them are settled before each death after the third.
-DELIVERY_LIMIT = 16
+# that happened to be held beside the killer each time: once a process takes care, half are settled before each death.
+DELIVERY_LIMIT = SUSPECT_AFTER_DELIVERIES + 13
 KILLS_MOST_S = 180.0
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from ops.local_stack.processes import Process, Processes
 from shared.broker.consumer import Batch, Consumer
+from shared.broker.hold import SUSPECT_AFTER_DELIVERIES
 from shared.topology import PAYMENT_COMMANDS, SESSION_COMMANDS, dead_letter_queue
 from tests.servers import House
 from tests.wire import Wire, eventually, open_wire
@@ -90,7 +91,7 @@ def is_empty(wire: Wire) -> Callable[[], Awaitable[bool]]:
 async def test_what_came_back_often_comes_last_and_nothing_is_held_beside_it(house: House, wire: Wire) -> None:
     """What is published meanwhile stays with the broker, for others to take; afterwards it comes."""
     old = await publish(wire, 1)
-    await come_back(house, 3, count=1)
+    await come_back(house, SUSPECT_AFTER_DELIVERIES, count=1)
     young = await publish(wire, COUNT)
     async with consuming(house, prefetch=2 * COUNT) as consumer:
         came: list[str | None] = []
@@ -114,20 +115,45 @@ async def test_what_came_back_often_comes_last_and_nothing_is_held_beside_it(hou
         assert came == later
 
 
-async def test_one_restart_is_no_reason_for_care(house: House, wire: Wire) -> None:
-    """All that a killed worker held is taken at once by the next one."""
+@pytest.mark.parametrize("restarts", [1, 5])
+async def test_a_few_restarts_are_no_reason_for_care(house: House, wire: Wire, restarts: int) -> None:
+    """All that a killed worker held is taken at once by the next one, in its order."""
     sent = await publish(wire, COUNT)
-    await come_back(house, 1)
+    await come_back(house, restarts)
     async with consuming(house) as consumer:
         await eventually(is_empty(wire))
         assert ids(await take(consumer)) == sent
+
+
+async def test_a_few_deaths_keep_the_order_of_a_chargers_sessions(
+    house: House, wire: Wire, processes: Processes, database: asyncpg.Connection
+) -> None:
+    """Out of order, its next session would find it busy, and a stop would come before its start."""
+    ids = [str(uuid4()) for _ in range(50)]
+    for number, session_id in enumerate(ids):
+        await wire.publish("session.start.v1", {"sessionId": session_id, "chargerId": f"O-{number % 10}"})
+        await wire.publish("session.stop.v1", {"sessionId": session_id})
+    for _ in range(5):
+        worker = processes.launch("session_worker", VOLTLINE_CRASH_POINT="session_worker.before_commit")
+        await eventually(has_died(worker), timeout_s=30)
+    await processes.start("session_worker")
+    ended = "SELECT count(*) FROM charging_sessions WHERE id = ANY($1) AND phase IN ('COMPLETED', 'CANCELLED')"
+    await eventually(lambda: database.fetchval(f"SELECT ({ended}) = 50", ids), timeout_s=30)
+    assert await database.fetchval(f"{ended} AND phase = 'CANCELLED'", ids) == 0
+
+
+def has_died(worker: Process) -> Callable[[], Awaitable[bool]]:
+    async def look() -> bool:
+        return worker.exit_code is not None
+
+    return look
 
 
 async def test_a_message_that_kills_ends_alone_in_the_dead_letters(house: House, wire: Wire) -> None:
     """However far behind it lies, and whatever lies behind it: its neighbours are all settled before the limit."""
     sent = await publish(wire, 60)
     killer = sent[40]
-    await come_back(house, 3, count=60)
+    await come_back(house, SUSPECT_AFTER_DELIVERIES, count=60)
     settled: list[str | None] = []
     async with limited_deliveries(house):
         while not await is_set_aside(wire)():
@@ -177,7 +203,7 @@ async def test_each_message_comes_once_whatever_the_batches(house: House, wire: 
     """Suspects and others, before and after them in the queue; some acks cover all before them, some one message."""
     chance = random.Random(seed)
     sent = await publish(wire, MANY)
-    await come_back(house, 3, count=MANY)
+    await come_back(house, SUSPECT_AFTER_DELIVERIES, count=MANY)
     sent += await publish(wire, MANY)
     came: list[str | None] = []
     async with consuming(house, prefetch=MANY) as consumer:
@@ -197,7 +223,7 @@ async def test_a_stop_in_the_midst_of_it_leaves_the_rest_to_others(
 ) -> None:
     """Nothing is lost. Some of it may come twice: the broker drops acks of a channel that ends just then."""
     sent = await publish(wire, MANY)
-    await come_back(house, 3, count=MANY)
+    await come_back(house, SUSPECT_AFTER_DELIVERIES, count=MANY)
     done: list[str | None] = []
     async with consuming(house, prefetch=MANY) as consumer:
         while len(done) < settled_first:

@@ -92,6 +92,16 @@ async def test_a_stop_long_after_the_start_that_it_overtook_completes_the_sessio
     assert await worker.stop() == 0
 
 
+async def test_a_stop_that_names_a_cost_completes_the_session_that_it_overtook(worker: Process, wire: Wire) -> None:
+    """Whoever knows the cost knows that there is something to pay."""
+    session_id = str(uuid4())
+    await wire.publish("session.stop.v1", {"sessionId": session_id, "finalCost": "5.00"})
+    await wire.publish("session.start.v1", {"sessionId": session_id, "chargerId": session_id})
+    completed = await wire.event(lambda data: data["sessionId"] == session_id and data["type"] == "session.completed")
+    assert (completed["finalCost"], completed["payment"]["amount"], completed["sequence"]) == ("5.00", "5.00", 2)
+    assert await worker.stop() == 0
+
+
 async def test_what_was_parked_when_all_workers_went_waits_on_when_one_comes(
     processes: Processes, wire: Wire, database: asyncpg.Connection, publish: Publish
 ) -> None:

@@ -46,7 +46,7 @@ def test_nothing_is_tried_before_every_channel_rests() -> None:
 
 def test_one_at_a_time_over_all_queues() -> None:
     care = Care(random.Random(7))
-    holds = [holding(care, [5] * 4), holding(care, [5] * 4)]
+    holds = [holding(care, [SUSPECT_AFTER_DELIVERIES] * 4), holding(care, [SUSPECT_AFTER_DELIVERIES] * 4)]
     for hold in holds:
         care.rest(hold)
     tried = []
@@ -61,7 +61,7 @@ def test_one_at_a_time_over_all_queues() -> None:
 
 
 def test_what_does_no_harm_lets_more_be_tried_at_a_time() -> None:
-    """Five hundred that three restarts brought back are soon settled; the next time care begins anew."""
+    """Five hundred that many restarts brought back are soon settled; the next time care begins anew."""
     care = Care()
     hold = holding(care, [SUSPECT_AFTER_DELIVERIES] * 500)
     care.rest(hold)
@@ -83,7 +83,7 @@ def test_what_does_no_harm_lets_more_be_tried_at_a_time() -> None:
 def test_a_channel_that_ends_holds_up_nobody() -> None:
     """Neither with what it was to settle first nor with what was tried on it."""
     care = Care()
-    busy, hold, tried = holding(care, [0]), holding(care, [3]), holding(care, [])
+    busy, hold, tried = holding(care, [0]), holding(care, [SUSPECT_AFTER_DELIVERIES]), holding(care, [])
     care.rest(hold)
     care.rest(tried)
     care.end(busy)
@@ -100,7 +100,7 @@ async def test_who_waits_looks_whenever_something_happens() -> None:
     care.note()
     await asyncio.sleep(0)
     assert not any(each.done() for each in waiting)
-    hold.arrived(came(1, deliveries=3), 0)
+    hold.arrived(came(1, deliveries=SUSPECT_AFTER_DELIVERIES), 0)
     care.note()
     async with asyncio.timeout(5):
         await asyncio.gather(*waiting)
@@ -116,7 +116,7 @@ def test_neighbours_of_what_kills_are_soon_settled(seed: int, sizes: tuple[int, 
     while left != {killer}:
         care = Care(chance)
         kept = [sorted(each for each in left if each[0] == queue) for queue in (0, 1)]
-        holds = [holding(care, [3 + deaths] * len(each)) for each in kept]
+        holds = [holding(care, [SUSPECT_AFTER_DELIVERIES + deaths] * len(each)) for each in kept]
         for hold in holds:
             care.rest(hold)
         while care.is_needed:

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from session_worker.decide import PARK_AT_LEAST, PARK_FOR, Decided, Facts, decide, parked_until, refuse
-from session_worker.session import Outcome, Reason, Received, Request, Session
+from session_worker.session import Outcome, Reason, Received, Request, Review, Session
 from shared.events import EventType
 from shared.resources import Decision, Phase, Status
 from tests.builders import CALLBACK_URL, NOW, cancel, request, start, stop
@@ -187,6 +187,38 @@ def test_a_stop_that_overtook_its_start_ends_what_had_hardly_begun(seconds: int,
     session = decide(None, start(session_id), Facts(now=NOW + timedelta(hours=1), parked=(parked,))).session
     assert session is not None
     assert session.phase is phase
+
+
+@pytest.mark.parametrize(
+    ("fields", "phase"),
+    [
+        ({"energy_kwh": Decimal("0.1")}, Phase.COMPLETED),
+        ({"final_cost": Decimal("0.01")}, Phase.COMPLETED),
+        ({"energy_kwh": Decimal(0), "final_cost": Decimal(0)}, Phase.CANCELLED),
+    ],
+)
+@pytest.mark.parametrize("is_held", [True, False])
+def test_a_stop_that_names_what_was_taken_completes_what_it_overtook(
+    fields: dict[str, Decimal], phase: Phase, is_held: bool
+) -> None:
+    """Without timestamps it counts as accepted when it was read, moments before its start; that is no early end."""
+    session_id = uuid4()
+    parked = stop(session_id, accepted_at=NOW - timedelta(seconds=3), fields=fields)
+    facts = Facts(now=NOW, parked=(parked,), claim_is_held=is_held and phase is Phase.COMPLETED)
+    session = decide(None, start(session_id), facts).session
+    assert session is not None
+    assert (session.phase, session.review) == (phase, None)
+    assert session.final_cost == (fields.get("final_cost") if phase is Phase.COMPLETED else None)
+    assert phase is Phase.CANCELLED or session.started_at == session.ended_at == NOW
+
+
+def test_a_stop_long_before_the_start_that_it_overtook_is_for_a_review() -> None:
+    """Somebody's clock is wrong."""
+    session_id = uuid4()
+    parked = stop(session_id, accepted_at=NOW - timedelta(minutes=5), fields={"energy_kwh": Decimal(1)})
+    session = decide(None, start(session_id), Facts(now=NOW, parked=(parked,))).session
+    assert session is not None
+    assert (session.phase, session.review) == (Phase.COMPLETED, Review.ENDED_BEFORE_START)
 
 
 def test_a_session_that_ended_before_its_start_was_read_needs_no_charger() -> None:

@@ -39,7 +39,7 @@ def test_what_came_back_often_waits_until_all_else_is_settled() -> None:
 
 
 def test_one_ack_by_prefix_does_where_nothing_before_it_is_unsettled() -> None:
-    hold = holding(0, 3, 0, 0)
+    hold = holding(0, SUSPECT_AFTER_DELIVERIES, 0, 0)
     assert hold.covers_all_before([1])
     assert not hold.covers_all_before([1, 3])
     hold.settled([1, 3, 4], 0)
