@@ -30,6 +30,8 @@ PARK_AT_LEAST: Final = timedelta(seconds=5)
 # A stop accepted this soon after the start that it overtook ends what had hardly begun; a later one is paid for, and so
 # is one that names what was taken.
 HARDLY_BEGUN: Final = timedelta(minutes=1)
+# Gateways' clocks differ by moments, and what has no timestamp counts as accepted when it is read.
+IN_WRONG_ORDER: Final = timedelta(minutes=1)
 # No sign of life for this long: nobody will stop it any more.
 STALE_AFTER: Final = timedelta(hours=24)
 
@@ -232,12 +234,18 @@ def _stop(session: Session | None, received: Received, facts: Facts) -> Decided:
         return _park_or_refuse(session, received, facts)
     if session.has_ended:
         return refuse(session, received, Reason.ALREADY_ENDED, facts)
-    ended = complete(session, command.ended_at or received.accepted_at, command.energy_kwh, facts.now)
+    ended = complete(session, command.ended_at or _end(session, received), command.energy_kwh, facts.now)
     if command.final_cost is None:
         priced = price_by_tariff(ended)
     else:
         priced = charge(ended, command.final_cost, session.currency or facts.default_currency)
     return _complete(replace(priced, reason=command.reason), received, facts)
+
+
+def _end(session: Session, stop: Received) -> datetime:
+    """Return when the session ended: its begin, where both were accepted within moments, or read so, in wrong order."""
+    began = session.started_at or stop.accepted_at
+    return began if began - IN_WRONG_ORDER < stop.accepted_at < began else stop.accepted_at
 
 
 def _complete(stopped: Session, received: Received, facts: Facts) -> Decided:
@@ -326,10 +334,8 @@ def _unpark(decided: Decided, facts: Facts) -> Decided:
 def _apply_parked(session: Session | None, parked: Received, facts: Facts) -> Decided:
     if session is None:
         return refuse(None, parked, Reason.UNKNOWN_SESSION, facts)
-    if not _ends(parked, session) or session.has_ended:
+    if not _ends(parked, session) or not _undoes(parked, session) or session.has_ended:
         return decide(session, parked, facts)
-    if not _undoes(parked, session):
-        return decide(session, _not_before(session, parked), facts)
     cancelled = _cancelled(session, str(Reason.STOPPED_BEFORE_START), parked, facts.now)
     return _emit(cancelled, (EventType.SESSION_CANCELLED,), parked.message_id, facts.now)
 
@@ -340,15 +346,9 @@ def _ends(parked: Received, session: Session) -> bool:
 
 def _undoes(end: Received, session: Session) -> bool:
     """Whether it ends what had hardly begun, and names nothing taken. A request's session begins with its decision."""
-    stop = end.command
-    names_what_was_taken = isinstance(stop, StopSession) and bool(stop.energy_kwh or stop.final_cost)
+    command = end.command
+    names_what_was_taken = isinstance(command, StopSession) and bool(command.energy_kwh or command.final_cost)
     return end.accepted_at - (session.started_at or end.accepted_at) < HARDLY_BEGUN and not names_what_was_taken
-
-
-def _not_before(session: Session, end: Received) -> Received:
-    """What overtook by moments did not end earlier: without a timestamp it counts as accepted when it was read."""
-    early = (session.started_at or end.accepted_at) - end.accepted_at
-    return replace(end, accepted_at=end.accepted_at + early) if timedelta(0) < early < HARDLY_BEGUN else end
 
 
 def _cancelled(session: Session, reason: str | None, received: Received, now: datetime) -> Session:

@@ -148,9 +148,11 @@ _AHEAD: Final = _NOW + CLOCK_SKEW + _MOMENT
 _GUARDS: Final[Mapping[type[AnyCommand], tuple[Guard, ...]]] = {
     StartSession: (
         _guard("charger free"),
-        _guard("charger free, stop or cancel parked that came within 1 min", facts=_STOP_PARKED),
         _guard(
-            "charger free or busy, stop parked that names energy or a cost",
+            "charger free, stop or cancel parked that came within 1 min and names nothing taken", facts=_STOP_PARKED
+        ),
+        _guard(
+            "charger free or busy, stop parked that names energy or a cost above 0 as taken",
             facts={"claim_is_held": True} | _STOP_NAMING_COST_PARKED,
         ),
         _guard("charger free or busy, stop parked that came later", facts={"claim_is_held": True} | _LATE_STOP_PARKED),
@@ -160,13 +162,16 @@ _GUARDS: Final[Mapping[type[AnyCommand], tuple[Guard, ...]]] = {
         _guard("charger free, meter value parked", facts=_METER_PARKED),
         _guard("charger busy", facts={"claim_is_held": True}),
         _guard(
-            "charger busy, stop or cancel parked that came within 1 min", facts={"claim_is_held": True} | _STOP_PARKED
+            "charger busy, stop or cancel parked that came within 1 min and names nothing taken",
+            facts={"claim_is_held": True} | _STOP_PARKED,
         ),
     ),
     RequestSession: (
         _guard("allowed, free"),
-        _guard("allowed, free, stop or cancel parked", facts=_STOP_PARKED),
-        _guard("allowed, free, stop parked that names energy or a cost", facts=_STOP_NAMING_COST_PARKED),
+        _guard("allowed, free, stop or cancel parked that names nothing taken", facts=_STOP_PARKED),
+        _guard(
+            "allowed, free, stop parked that names energy or a cost above 0 as taken", facts=_STOP_NAMING_COST_PARKED
+        ),
         _guard("allowed, the driver has a session at the station", facts={"claim_is_held": True}),
         _guard("allowed, connector busy", facts={"claim_is_held": True}, connector_id="1"),
         _guard("no verdict yet", facts={"verdict": None}),
@@ -217,7 +222,8 @@ def _concluded(situation: Situation) -> Results:
         return
     cases: Iterable[tuple[str, Verdict, dict[str, Any]]] = (
         ("allowed, free", ALLOWED, {}),
-        ("allowed, free, stop or cancel parked", ALLOWED, _STOP_PARKED),
+        ("allowed, free, stop or cancel parked that names nothing taken", ALLOWED, _STOP_PARKED),
+        ("allowed, free, stop parked that names energy or a cost above 0 as taken", ALLOWED, _STOP_NAMING_COST_PARKED),
         ("allowed, the driver has a session at the station", ALLOWED, {"claim_is_held": True}),
         ("driver blocked (so for each refusal)", _REFUSED, {}),
         ("driver unknown", UNKNOWN_DRIVER, {}),

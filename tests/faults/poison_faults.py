@@ -35,7 +35,7 @@ STARTED = "session.started.v1"
 HUGE_BYTES = 20 * 1024 * 1024
 # In production it is 100; a policy lowers it, so that the row does not take minutes. Too low, it would end neighbours
 # that happened to be held beside the killer each time: once a process takes care, half are settled before each death.
-DELIVERY_LIMIT = SUSPECT_AFTER_DELIVERIES + 13
+DELIVERY_LIMIT = SUSPECT_AFTER_DELIVERIES + 14
 KILLS_MOST_S = 180.0
 
 
@@ -182,7 +182,7 @@ def lethal(what: str, name: Name, queue: str, point: str, *, exchange: str, type
             raise NeverFired("it killed nobody")
         return f"killed {kills[0]} {name}s, then a dead letter"
 
-    return Fault(what, inject, is_alone=True, is_long=is_long, rate=10)
+    return Fault(what, inject, is_alone=True, is_long=is_long, rate=10, inject_most_s=KILLS_MOST_S + 60)
 
 
 def _body_for(type: str, poison: str) -> bytes:

@@ -55,6 +55,14 @@ async def expire(database: asyncpg.Connection, message_id: str, *, ago: timedelt
     await eventually(moved)
 
 
+def is_parked(database: asyncpg.Connection, message_id: str) -> Callable[[], Awaitable[bool]]:
+    async def look() -> bool:
+        query = 'SELECT count(*) FROM parked_commands WHERE "messageId" = $1'
+        return bool(await database.fetchval(query, UUID(message_id)))
+
+    return look
+
+
 async def test_commands_that_waited_out_an_outage_may_still_overtake_their_start(
     worker: Process, wire: Wire, publish: Publish
 ) -> None:
@@ -92,13 +100,18 @@ async def test_a_stop_long_after_the_start_that_it_overtook_completes_the_sessio
     assert await worker.stop() == 0
 
 
-async def test_a_stop_that_names_a_cost_completes_the_session_that_it_overtook(worker: Process, wire: Wire) -> None:
+async def test_a_stop_that_names_a_cost_completes_the_session_that_it_overtook(
+    worker: Process, wire: Wire, database: asyncpg.Connection
+) -> None:
     """Whoever knows the cost knows that there is something to pay."""
     session_id = str(uuid4())
-    await wire.publish("session.stop.v1", {"sessionId": session_id, "finalCost": "5.00"})
+    stop_id = await wire.publish("session.stop.v1", {"sessionId": session_id, "finalCost": "5.00"})
+    await eventually(is_parked(database, str(stop_id)))
     await wire.publish("session.start.v1", {"sessionId": session_id, "chargerId": session_id})
     completed = await wire.event(lambda data: data["sessionId"] == session_id and data["type"] == "session.completed")
     assert (completed["finalCost"], completed["payment"]["amount"], completed["sequence"]) == ("5.00", "5.00", 2)
+    assert completed["startedAt"] == completed["endedAt"]
+    assert await database.fetchval('SELECT NOT "needsReview" FROM charging_sessions WHERE id = $1', UUID(session_id))
     assert await worker.stop() == 0
 
 
@@ -119,11 +132,7 @@ async def test_what_was_parked_when_all_workers_went_waits_on_when_one_comes(
 async def expire_by_dying(worker: Process, database: asyncpg.Connection, message_id: str) -> None:
     """Its last worker goes before its time is over."""
 
-    async def is_parked() -> bool:
-        query = 'SELECT count(*) FROM parked_commands WHERE "messageId" = $1'
-        return bool(await database.fetchval(query, UUID(message_id)))
-
-    await eventually(is_parked)
+    await eventually(is_parked(database, message_id))
     assert await worker.stop() == 0
     await expire(database, message_id, ago=AN_HOUR)
 
@@ -136,8 +145,7 @@ async def test_after_an_outage_of_the_database_nothing_is_refused_before_all_wor
     async with Proxy(house.database_url) as proxy:
         worker = await processes.start("session_worker", DATABASE_URL=proxy.url)
         stop_id = await publish("stop", session_id)
-        query = 'SELECT count(*) FROM parked_commands WHERE "messageId" = $1'
-        await eventually(lambda: database.fetchval(query, UUID(stop_id)))
+        await eventually(is_parked(database, stop_id))
         proxy.cut()
         await eventually(lambda: _says(worker, "sweep_failed"))
         proxy.restore()

@@ -189,36 +189,45 @@ def test_a_stop_that_overtook_its_start_ends_what_had_hardly_begun(seconds: int,
     assert session.phase is phase
 
 
-@pytest.mark.parametrize(
-    ("fields", "phase"),
-    [
-        ({"energy_kwh": Decimal("0.1")}, Phase.COMPLETED),
-        ({"final_cost": Decimal("0.01")}, Phase.COMPLETED),
-        ({"energy_kwh": Decimal(0), "final_cost": Decimal(0)}, Phase.CANCELLED),
-    ],
-)
+@pytest.mark.parametrize("fields", [{"energy_kwh": Decimal("0.1")}, {"final_cost": Decimal("0.01")}])
 @pytest.mark.parametrize("is_held", [True, False])
-def test_a_stop_that_names_what_was_taken_completes_what_it_overtook(
-    fields: dict[str, Decimal], phase: Phase, is_held: bool
-) -> None:
+def test_a_stop_that_names_what_was_taken_completes_what_it_overtook(fields: dict[str, Decimal], is_held: bool) -> None:
     """Without timestamps it counts as accepted when it was read, moments before its start; that is no early end."""
     session_id = uuid4()
     parked = stop(session_id, accepted_at=NOW - timedelta(seconds=3), fields=fields)
-    facts = Facts(now=NOW, parked=(parked,), claim_is_held=is_held and phase is Phase.COMPLETED)
-    session = decide(None, start(session_id), facts).session
+    decided = decide(None, start(session_id), Facts(now=NOW, parked=(parked,), claim_is_held=is_held))
+    session = decided.session
     assert session is not None
-    assert (session.phase, session.review) == (phase, None)
-    assert session.final_cost == (fields.get("final_cost") if phase is Phase.COMPLETED else None)
-    assert phase is Phase.CANCELLED or session.started_at == session.ended_at == NOW
+    assert (session.phase, session.review, session.final_cost) == (Phase.COMPLETED, None, fields.get("final_cost"))
+    assert session.started_at == session.ended_at == NOW
+    assert types(decided) == [EventType.SESSION_STARTED, EventType.SESSION_COMPLETED]
 
 
-def test_a_stop_long_before_the_start_that_it_overtook_is_for_a_review() -> None:
-    """Somebody's clock is wrong."""
+def test_a_stop_that_names_nothing_taken_cancels_what_it_overtook() -> None:
     session_id = uuid4()
-    parked = stop(session_id, accepted_at=NOW - timedelta(minutes=5), fields={"energy_kwh": Decimal(1)})
+    parked = stop(session_id, fields={"energy_kwh": Decimal(0), "final_cost": Decimal(0)})
     session = decide(None, start(session_id), Facts(now=NOW, parked=(parked,))).session
     assert session is not None
-    assert (session.phase, session.review) == (Phase.COMPLETED, Review.ENDED_BEFORE_START)
+    assert session.phase is Phase.CANCELLED
+
+
+def test_a_stop_that_names_what_was_taken_waits_for_a_verdict_too() -> None:
+    session_id = uuid4()
+    parked = stop(session_id, accepted_at=NOW - timedelta(seconds=3), fields={"final_cost": Decimal(5)})
+    decided = decide(None, request(session_id), Facts(now=NOW, parked=(parked,)))
+    assert decided.session is not None
+    assert (decided.session.review, decided.session.final_cost) == (None, Decimal("5.00"))
+    assert types(decided) == [EventType.REQUEST_DECIDED, EventType.SESSION_COMPLETED]
+
+
+@pytest.mark.parametrize(("early", "review"), [(59, None), (60, Review.ENDED_BEFORE_START)])
+def test_a_stop_moments_before_its_start_ended_no_earlier(early: int, review: Review | None) -> None:
+    """Long before, somebody's clock is wrong, or what has no timestamp was held up for long."""
+    session = active()
+    early_stop = stop(session.id, accepted_at=NOW - timedelta(seconds=early))
+    ended = decide(session, early_stop, FACTS).session
+    assert ended is not None
+    assert (ended.phase, ended.review) == (Phase.COMPLETED, review)
 
 
 def test_a_session_that_ended_before_its_start_was_read_needs_no_charger() -> None:

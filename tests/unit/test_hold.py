@@ -25,7 +25,7 @@ def tags(taken: tuple[Inbound, ...]) -> list[int]:
 
 
 def test_what_came_back_often_waits_until_all_else_is_settled() -> None:
-    """A restart or two are no sign yet."""
+    """A few restarts are no sign yet."""
     hold = holding(0, SUSPECT_AFTER_DELIVERIES, SUSPECT_AFTER_DELIVERIES - 1)
     assert not hold.is_quiet
     assert tags(hold.take(10)) == [1, 3]

@@ -26,7 +26,11 @@ starts = st.builds(lambda i, c: start(i, fields={"charger_id": c}), session_ids,
 requests = st.builds(
     lambda i, c: request(i, fields={"station_id": "A", "connector_id": c}), session_ids, st.sampled_from([None, "1"])
 )
-ends = st.builds(lambda i, end: end(i), session_ids, st.sampled_from([stop, cancel]))
+ends = st.builds(
+    lambda i, end: end(i),
+    session_ids,
+    st.sampled_from([stop, cancel, lambda i: stop(i, fields={"energy_kwh": Decimal(1)})]),
+)
 meters = st.builds(
     lambda i, wh, minute: meter(i, wh, fields={"measured_at": NOW + timedelta(minutes=minute)}),
     session_ids, st.integers(0, 5000), st.integers(-30, 0),
