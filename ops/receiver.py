@@ -103,7 +103,7 @@ class Receiver:
         return f"{self._origin}/{path.removeprefix('/')}"
 
     async def wait_for(
-        self, wanted: Callable[[Callback], bool], *, count: int = 1, timeout_s: float = 10
+        self, wanted: Callable[[Callback], bool], *, count: int = 1, timeout_s: float = 30
     ) -> list[Callback]:
         """The callbacks that are `wanted`, once there are at least `count`; raises `TimeoutError`."""
 

@@ -89,7 +89,7 @@ class CallbackLog:
     async def outcomes(self, event_id: UUID) -> list[str]:
         return [attempt["outcome"] for attempt in await self.attempts(event_id)]
 
-    async def ended(self, event_id: UUID, *, timeout_s: float = 10) -> dict[str, Any]:
+    async def ended(self, event_id: UUID, *, timeout_s: float = 30) -> dict[str, Any]:
         """Wait until the delivery is DELIVERED or FAILED, and return it."""
 
         async def look() -> dict[str, Any] | None:
@@ -100,7 +100,7 @@ class CallbackLog:
         assert row is not None
         return row
 
-    async def all_delivered(self, event_ids: Sequence[UUID], *, timeout_s: float = 10) -> None:
+    async def all_delivered(self, event_ids: Sequence[UUID], *, timeout_s: float = 30) -> None:
         """Wait until every one of them is."""
 
         async def look() -> bool:

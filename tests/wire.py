@@ -20,7 +20,7 @@ Found = TypeVar("Found")
 POLL_S = 0.02
 
 
-async def eventually(look: Callable[[], Awaitable[Found | None]], *, timeout_s: float = 10) -> Found:
+async def eventually(look: Callable[[], Awaitable[Found | None]], *, timeout_s: float = 30) -> Found:
     """Return the first true result of `look`; fail with its last one when that takes too long."""
     found = None
     try:
@@ -110,7 +110,7 @@ class Wire:
 
         await underlay.basic_publish(body, exchange=exchange, routing_key=type, properties=NoId(message_id="none"))
 
-    async def get(self, queue: str, *, timeout_s: float = 10) -> AbstractIncomingMessage:
+    async def get(self, queue: str, *, timeout_s: float = 30) -> AbstractIncomingMessage:
         """Take the next message of a queue, a dead letter for example."""
         async with self._connection.channel() as channel:
             source = await channel.get_queue(queue, ensure=False)
@@ -127,12 +127,12 @@ class Wire:
             declared = await channel.declare_queue(queue, passive=True)
             return declared.declaration_result.message_count or 0
 
-    async def event(self, matches: Callable[[dict[str, Any]], bool], *, timeout_s: float = 10) -> dict[str, Any]:
+    async def event(self, matches: Callable[[dict[str, Any]], bool], *, timeout_s: float = 30) -> dict[str, Any]:
         """Return the data of the first event so far, or to come, that matches."""
         return (await self.events(matches, count=1, timeout_s=timeout_s))[0]
 
     async def events(
-        self, matches: Callable[[dict[str, Any]], bool], *, count: int, timeout_s: float = 10
+        self, matches: Callable[[dict[str, Any]], bool], *, count: int, timeout_s: float = 30
     ) -> list[dict[str, Any]]:
         """Return all matching events, with `type` beside their data, once there are `count`."""
 

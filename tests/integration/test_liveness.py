@@ -24,7 +24,7 @@ from tests.wire import COMMANDS, Wire, eventually
 SABOTAGE = Path(__file__).resolve().parents[1] / "sabotage"
 # What is stuck after 20 s seems so after one.
 HASTE = 20
-ENDS_WITHIN_S = 20
+ENDS_WITHIN_S = 60
 # G9, by the true clock.
 UNREADY_WITHIN_S = 30
 
@@ -94,7 +94,7 @@ async def readiness(process: Process) -> tuple[int, str]:
     return answer.status_code, answer.text
 
 
-async def says(process: Process, status: int, words: str = "", *, timeout_s: float = 15) -> None:
+async def says(process: Process, status: int, words: str = "", *, timeout_s: float = 45) -> None:
     """Wait until readiness has the status and says these words."""
     said = (0, "")
 

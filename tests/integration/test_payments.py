@@ -19,7 +19,7 @@ async def worker(processes: Processes) -> Process:
     return await processes.start("session_worker", GATEWAY_PUBLIC_URL="http://pay.example")
 
 
-async def told(wire: Wire, session_id: str, kind: str, *, timeout_s: float = 10) -> dict[str, Any]:
+async def told(wire: Wire, session_id: str, kind: str, *, timeout_s: float = 30) -> dict[str, Any]:
     """The event of this type about this session."""
     return await wire.event(lambda data: data["sessionId"] == session_id and data["type"] == kind, timeout_s=timeout_s)
 
@@ -222,5 +222,5 @@ async def test_a_worker_that_is_killed_at_any_moment_leaves_a_payment_that_anoth
         active = "SELECT count(*) FROM payment_links WHERE status = 'ACTIVE' AND \"sessionId\" = ANY($1::uuid[])"
         return bool(await database.fetchval(active, ids) == 50)
 
-    await eventually(all_have_links, timeout_s=30)
+    await eventually(all_have_links, timeout_s=60)
     assert await database.fetchval("SELECT count(*) FROM sandbox_links") - before == 50
