@@ -32,9 +32,11 @@ async def worker(processes: Processes) -> Process:
 def publish(wire: Wire) -> Publish:
     """Publishes a command of a session that was accepted so long ago."""
 
-    async def published(kind: str, session_id: str, *, ago: timedelta = timedelta(0)) -> str:
+    async def published(
+        kind: str, session_id: str, *, ago: timedelta = timedelta(0), now: datetime | None = None
+    ) -> str:
         body = {"sessionId": session_id} | ({"chargerId": session_id} if kind == "start" else {})
-        return str(await wire.publish(f"session.{kind}.v1", body, timestamp=datetime.now(UTC) - ago))
+        return str(await wire.publish(f"session.{kind}.v1", body, timestamp=(now or datetime.now(UTC)) - ago))
 
     return published
 
@@ -90,9 +92,9 @@ async def test_a_stop_long_after_the_start_that_it_overtook_completes_the_sessio
     worker: Process, wire: Wire, publish: Publish
 ) -> None:
     """It was charged, and is paid for."""
-    session_id = str(uuid4())
-    await publish("stop", session_id, ago=timedelta(minutes=5))
-    await publish("start", session_id, ago=AN_HOUR)
+    session_id, now = str(uuid4()), datetime.now(UTC)
+    await publish("stop", session_id, ago=timedelta(minutes=5), now=now)
+    await publish("start", session_id, ago=AN_HOUR, now=now)
     completed = await wire.event(lambda data: data["sessionId"] == session_id and data["type"] != "session.started")
     assert (completed["type"], completed["sequence"]) == ("session.completed", 2)
     lasted = datetime.fromisoformat(completed["endedAt"]) - datetime.fromisoformat(completed["startedAt"])

@@ -37,6 +37,11 @@ from shared.retention import caretaker
 caretaker.FIRST_WITHIN_S = (0.0, 0.0)
 caretaker.EVERY_S = 0.1
 """
+# After its first batch a purge rests for seconds.
+SLEEPY = """
+from shared.retention import batches
+batches.work_off.__kwdefaults__["rest"] = 400
+"""
 
 
 @pytest.fixture
@@ -303,9 +308,10 @@ async def test_a_database_that_is_away_does_not_end_the_purge(monkeypatch: pytes
 
 
 async def test_sigterm_in_the_middle_of_a_purge_ends_the_worker_at_once(
-    processes: Processes, past: Past, eager: dict[str, Any]
+    processes: Processes, past: Past, eager: dict[str, Any], tmp_path: Path
 ) -> None:
     """Nothing waits for the rest of a million rows; what is left is there for the next turn."""
+    (tmp_path / "sitecustomize.py").write_text(EAGER + SLEEPY)
     await past.many_messages(40, OLD_MESSAGES)
     worker = await processes.start("session_worker", **eager)
 

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import orjson
 import pytest
 import pytest_asyncio
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.reads import Cursor, SessionFilter, page_statement
@@ -35,8 +35,8 @@ _FILL = """
            'D-' || n * 104729 % 5000, status, CASE status WHEN 'IN_PROGRESS' THEN 'ACTIVE' ELSE status END,
            created, created, created, CASE WHEN n % 1000 = 999 AND n > 150000 THEN 'small' ELSE 'big' END, 1,
            '{"bay": 3, "location": "Station A", "maxPower": "150kW"}'
-    FROM generate_series(CAST(1 AS bigint), CAST(:rows AS bigint)) AS n,
-         LATERAL (SELECT CAST(:newest AS timestamptz) - n * interval '2 minutes' AS created,
+    FROM generate_series(CAST(1 AS bigint), CAST($1 AS bigint)) AS n,
+         LATERAL (SELECT CAST($2 AS timestamptz) - n * interval '2 minutes' AS created,
                          CASE WHEN n <= 200 THEN 'IN_PROGRESS' WHEN n % 100 = 0 THEN 'CANCELLED' ELSE 'COMPLETED' END
                              AS status) AS made"""
 
@@ -67,13 +67,11 @@ FILTERS: dict[str, dict[str, Any]] = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def filled(house: House) -> None:
-    engine = create_engine(house.database_url, name="plans", pool_size=1)
-    async with engine.begin() as tx:
-        await tx.execute(text(_FILL), {"rows": ROWS, "newest": NEWEST})
-    async with engine.connect() as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await connection.execute(text("VACUUM ANALYZE charging_sessions"))
-    await engine.dispose()
+    """Over a connection without the time limits of the processes' own."""
+    connection = await asyncpg.connect(house.database_url)
+    await connection.execute(_FILL, ROWS, NEWEST)
+    await connection.execute("VACUUM ANALYZE charging_sessions")
+    await connection.close()
 
 
 @pytest.fixture
