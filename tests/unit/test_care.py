@@ -102,7 +102,7 @@ async def test_who_waits_looks_whenever_something_happens() -> None:
     assert not any(each.done() for each in waiting)
     hold.arrived(came(1, deliveries=SUSPECT_AFTER_DELIVERIES), 0)
     care.note()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await asyncio.gather(*waiting)
 
 

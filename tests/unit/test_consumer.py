@@ -49,7 +49,7 @@ async def test_an_ack_on_a_dying_channel_is_over_soon(end: type[BaseException] |
     channel, hold, heard = Channel(end), Hold(), list[str]()
     hold.arrived(inbound(b"{}", delivery_tag=7), 0)
     batch = Batch(hold.take(1), cast("Any", channel), hold, lambda: heard.append("settled"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await batch.ack()
     assert (channel.calls, heard) == (["ack"], ["settled"])
 
@@ -59,7 +59,7 @@ async def test_a_drain_does_not_wait_for_a_dying_channel(end: type[BaseException
     """Whether the consumer is cancelled does not matter any more."""
     made, channel = Consumer("amqp://nowhere", "queue", name="test", prefetch=10), Channel(end)
     made._channel, made._consumer_tag = cast("Any", channel), "a"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await made.stop()
         assert await made.take(1) is None
     assert channel.calls == ["cancel a"]

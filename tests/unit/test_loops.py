@@ -36,7 +36,7 @@ async def test_a_loop_that_ends_in_whatever_way_ends_all(end: Callable[[], Corou
     ended: list[str] = []
 
     async def run() -> None:
-        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
             loops = Loops(tasks, asyncio.Event(), end_soon=lambda: ended.append("soon"))
             loops.start("the other", goes_on())
             loops.start("the one", end())
@@ -51,7 +51,7 @@ async def test_a_loop_that_ends_in_whatever_way_ends_all(end: Callable[[], Corou
 async def test_a_loop_may_return_once_the_drain_has_begun() -> None:
     ended: list[str] = []
     drain = asyncio.Event()
-    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
         loops = Loops(tasks, drain, end_soon=lambda: ended.append("soon"))
         drain.set()
         loops.start("the one", returns())
@@ -60,7 +60,7 @@ async def test_a_loop_may_return_once_the_drain_has_begun() -> None:
 
 async def test_a_loop_that_we_cancel_ends_quietly() -> None:
     ended: list[str] = []
-    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
         loops = Loops(tasks, asyncio.Event(), end_soon=lambda: ended.append("soon"))
         running = loops.start("the one", goes_on())
         await asyncio.sleep(0)

@@ -52,7 +52,7 @@ async def test_answers_can_be_programmed(receiver: Receiver) -> None:
 async def test_a_thousand_callbacks_are_all_recorded(receiver: Receiver) -> None:
     """Fifty at a time."""
     count, headers = 1_000, signed()
-    async with httpx.AsyncClient() as sender:
+    async with httpx.AsyncClient(timeout=60) as sender:
         for _ in range(count // 50):
             await asyncio.gather(*(sender.post(receiver.url(), content=BODY, headers=headers) for _ in range(50)))
     assert len(await receiver.wait_for(lambda callback: callback.verified, count=count)) == count

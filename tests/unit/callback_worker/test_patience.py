@@ -138,7 +138,7 @@ async def test_claims_that_always_fail_show_in_the_readiness_check() -> None:
     )  # fmt: skip
     retries.turns = Turns("claiming due deliveries", now_s=clock)
     alarm.ring()
-    await asyncio.wait_for(retries.run(), 5)
+    await asyncio.wait_for(retries.run(), 30)
     assert retries.turns.fault() == "claiming due deliveries has failed for 22 s"
 
 

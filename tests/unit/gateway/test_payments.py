@@ -181,7 +181,7 @@ async def test_a_refusal_has_its_reason_and_words_of_its_own(name: str, reason: 
 
 @pytest.mark.parametrize("name", ["recreate", "refund"])
 async def test_without_an_outcome_in_time_the_acknowledgement_is_plain(name: str) -> None:
-    async with asyncio.timeout(10), opened() as client:
+    async with asyncio.timeout(20), opened() as client:
         answer = await client.post(PATHS[name], json=BODIES[name], headers={"Prefer": "wait=1"})
     assert answer.status_code == 202
     assert "preference-applied" not in answer.headers

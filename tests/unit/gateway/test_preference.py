@@ -61,7 +61,7 @@ def test_any_bytes_are_a_bounded_number_of_seconds(value: bytes) -> None:
 
 def test_a_hostile_header_costs_nothing() -> None:
     """Quotes that never close make the pattern look far: a long header is not looked at."""
-    began = time.perf_counter()
+    began = time.process_time()
     assert wait_of(b'"\\' * (MAX_PREFER_BYTES // 2)) == 0
     assert wait_of(b'"\\' * 30_000 + b", wait=5") == 0
-    assert time.perf_counter() - began < 0.1
+    assert time.process_time() - began < 0.1

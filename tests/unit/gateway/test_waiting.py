@@ -42,7 +42,7 @@ def database() -> FakeDatabase:
     return FakeDatabase()
 
 
-async def waiting(outcomes: Outcomes, message: UUID, wait_s: float = 5) -> "asyncio.Task[End | None]":
+async def waiting(outcomes: Outcomes, message: UUID, wait_s: float = 60) -> "asyncio.Task[End | None]":
     """Somebody who waits by now."""
     task = asyncio.create_task(outcomes.end_of(message, HASH, wait_s=wait_s))
     await asyncio.sleep(0)
@@ -73,7 +73,7 @@ async def test_nobody_asks_while_nobody_waits(database: FakeDatabase) -> None:
     assert database.asked == 0
     message = uuid4()
     database.put(message)
-    assert await outcomes.end_of(message, HASH, wait_s=5) == End(is_applied=True)
+    assert await outcomes.end_of(message, HASH, wait_s=60) == End(is_applied=True)
     asked = database.asked
     await asyncio.sleep(0.02)
     assert database.asked == asked == 1
