@@ -56,14 +56,14 @@ async def audited(house: House, processes: Processes) -> AsyncIterator[Audited]:
         async def enough() -> bool:
             return sum(entry.type == "session.stop.v1" for entry in ledger.entries) >= STORIES
 
-        await eventually(enough, timeout_s=30)
+        await eventually(enough, timeout_s=60)
         load.stop()
         await running
 
         async def settled() -> bool:
             return (await audited.look()).is_settled
 
-        await eventually(settled, timeout_s=30)
+        await eventually(settled, timeout_s=60)
         yield audited
     await partner.close()
 

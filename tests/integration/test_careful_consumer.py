@@ -202,7 +202,7 @@ async def limited_deliveries(house: House) -> AsyncIterator[None]:
         "apply-to": "queues",
         "definition": {"delivery-limit": DELIVERY_LIMIT},
     }
-    async with httpx.AsyncClient(base_url=house.management_url, trust_env=False) as api:
+    async with httpx.AsyncClient(base_url=house.management_url, timeout=30, trust_env=False) as api:
         (await api.put(path, json=policy)).raise_for_status()
         yield
         await api.delete(path)

@@ -40,7 +40,7 @@ async def says(made: Consumer, words: str | None) -> None:
         fault = made.fault()
         return fault is None if words is None else words in (fault or "")
 
-    await eventually(look, timeout_s=20)
+    await eventually(look, timeout_s=40)
 
 
 async def is_faulty_all_the_while(made: Consumer) -> None:
@@ -52,7 +52,7 @@ async def is_faulty_all_the_while(made: Consumer) -> None:
 
 
 async def settles(made: Consumer, count: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while count > 0:
             batch = await made.take(10)
             assert batch is not None

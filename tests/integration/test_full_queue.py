@@ -23,7 +23,7 @@ class Policy:
     """An operator's limit on the length of the sessions' queue."""
 
     def __init__(self, house: House) -> None:
-        self._api = httpx.AsyncClient(base_url=house.management_url, trust_env=False)
+        self._api = httpx.AsyncClient(base_url=house.management_url, timeout=30, trust_env=False)
         self._path = f"/api/policies/{house.name}/limit"
 
     async def set(self, most: int) -> None:
@@ -62,7 +62,7 @@ async def _is_connected(publisher: Publisher) -> bool:
 async def publish(publisher: Publisher, routing_key: str = TO_FULL_QUEUE) -> Outcome:
     message = Message(body=b"{}", message_id=str(uuid4()), type=routing_key)
     (outcome,) = await publisher.publish(
-        [Outgoing(exchange=COMMANDS, routing_key=routing_key, message=message)], timeout_s=5
+        [Outgoing(exchange=COMMANDS, routing_key=routing_key, message=message)], timeout_s=15
     )
     return outcome
 

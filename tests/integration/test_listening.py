@@ -16,7 +16,7 @@ def run_to_its_end(name: Name, **environment: str) -> subprocess.CompletedProces
     return subprocess.run(
         [sys.executable, "-m", name], cwd=REPOSITORY,
         env={"PATH": os.environ["PATH"], "CALLBACK_SIGNING_KEYS": new_signing_key(), **environment},
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
 

@@ -281,7 +281,7 @@ async def full_queue(house: House, wire: Wire, queue: str) -> AsyncIterator[None
     """An operator lets the queue hold one message, and it does."""
     path = f"/api/policies/{house.name}/full"
     policy = {"pattern": f"^{queue}$", "apply-to": "queues", "definition": {"max-length": 1}}
-    async with httpx.AsyncClient(base_url=house.management_url, trust_env=False) as api:
+    async with httpx.AsyncClient(base_url=house.management_url, timeout=30, trust_env=False) as api:
         (await api.put(path, json=policy)).raise_for_status()
         async with open_source(house.amqp_url) as source:
             while await source.is_taken(event(None)):

@@ -83,7 +83,7 @@ async def test_an_old_stop_whose_session_never_comes_is_refused_soon(
     event = await wire.event(lambda data: data.get("messageId") == stop_id)
     assert (event["type"], event["reason"]) == ("session.command_rejected", "UNKNOWN_SESSION")
     counted = 'voltline_commands_total{outcome="REFUSED",reason="UNKNOWN_SESSION",type="session.stop.v1"} 1.0'
-    async with httpx.AsyncClient(base_url=worker.url) as client:
+    async with httpx.AsyncClient(base_url=worker.url, timeout=30) as client:
         assert counted in (await client.get("/metrics")).text
     assert await worker.stop() == 0
 

@@ -30,7 +30,7 @@ from tests.wire import Wire, eventually
 DEAD = dead_letter_queue(CALLBACK_COMMANDS)
 # The first attempt, and a second one that comes long after any test.
 SCHEDULE = "0,3000"
-WAIT = {"Prefer": "wait=10"}
+WAIT = {"Prefer": "wait=30"}
 
 ITEM_KEYS = [
     "callbackId", "eventId", "type", "sessionId", "requestId", "url", "state", "reason", "attemptCount",
@@ -41,7 +41,7 @@ ATTEMPT_KEYS = ["number", "startedAt", "durationMs", "outcome", "statusCode", "e
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def worker(processes: Processes) -> Process:
-    return await processes.start("callback_worker", CALLBACK_RETRY_SCHEDULE_S=SCHEDULE, CALLBACK_TIMEOUT_S="5")
+    return await processes.start("callback_worker", CALLBACK_RETRY_SCHEDULE_S=SCHEDULE, CALLBACK_TIMEOUT_S="20")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -218,7 +218,7 @@ async def test_who_waits_is_shown_the_callback(
     """`Prefer: wait` on a redelivery: 200 once it is queued."""
     _, callback_id = await put(source, log, subscriber.url())
     answer = await app.post(f"/api/v1/callbacks/{callback_id}/redeliver", headers=WAIT)
-    assert (answer.status_code, answer.headers["preference-applied"]) == (200, "wait=10")
+    assert (answer.status_code, answer.headers["preference-applied"]) == (200, "wait=30")
     assert list(answer.json()) == ITEM_KEYS
 
 
@@ -337,7 +337,7 @@ async def ops(house: House, *arguments: str) -> str:
         cwd=REPOSITORY, env={**os.environ, **house.environment},
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         said, _ = await child.communicate()
     assert child.returncode == 0, said.decode()
     return said.decode()
@@ -353,12 +353,12 @@ async def test_a_worker_killed_in_a_redelivery_leaves_it_to_others(
 ) -> None:
     """The attempt is ambiguous, another one follows, and then there is none to make."""
     sent, callback_id = await put(source, log, subscriber.url())
-    subscriber.answer = lambda _: Answer(delay_s=3 if len(subscriber.callbacks) == 1 else 0)
+    subscriber.answer = lambda _: Answer(delay_s=15 if len(subscriber.callbacks) == 1 else 0)
     await app.post(f"/api/v1/callbacks/{callback_id}/redeliver")
     await log.opened(sent.event_id)
     await worker.kill()
     await log.end_lease(sent.event_id)
-    after = await processes.start("callback_worker", CALLBACK_RETRY_SCHEDULE_S=SCHEDULE, CALLBACK_TIMEOUT_S="5")
+    after = await processes.start("callback_worker", CALLBACK_RETRY_SCHEDULE_S=SCHEDULE, CALLBACK_TIMEOUT_S="20")
     assert await outcomes_are_told(log, sent, 3) == ["delivered", "ambiguous", "delivered"]
     assert await log.count("callback_redeliveries") == 0
     await after.stop()

@@ -86,7 +86,7 @@ def table(ran: Ran) -> dict[str, int]:
 
 
 async def is_ready(process: Process) -> bool:
-    async with httpx.AsyncClient(base_url=process.url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=process.url, timeout=30, trust_env=False) as client:
         return (await client.get("/readyz")).status_code == httpx.codes.OK
 
 
@@ -211,7 +211,7 @@ async def test_both_workers_purge_by_themselves(processes: Processes, past: Past
     assert await past.ids("charging_sessions") == {kept}
     for worker, told in zip(workers, ("charging_sessions", "callback_deliveries"), strict=True):
         assert await is_ready(worker)
-        async with httpx.AsyncClient(base_url=worker.url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=worker.url, timeout=30, trust_env=False) as client:
             metrics = (await client.get("/metrics")).text
         assert f'voltline_purged_rows_total{{table="{told}"}} 1.0' in metrics
         assert "voltline_last_purge_timestamp_seconds 1" in metrics

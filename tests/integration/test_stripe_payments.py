@@ -107,13 +107,13 @@ class Shop:
     async def told(self, session_id: str, kind: str, *, count: int = 1) -> dict[str, Any]:
         """The last of so many events of a type about a session."""
         events = await self.wire.events(
-            lambda data: data["sessionId"] == session_id and data["type"] == kind, count=count, timeout_s=20
+            lambda data: data["sessionId"] == session_id and data["type"] == kind, count=count, timeout_s=30
         )
         return events[count - 1]
 
     async def deliver(self, *events: dict[str, Any], expected: int = 200, gateway: Process | None = None) -> None:
         """Send webhooks as Stripe does."""
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
             for event in events:
                 body, signature = self.stripe.signed(event)
                 url = f"{(gateway or self.gateway).url}/api/v1/payment/webhooks/stripe"

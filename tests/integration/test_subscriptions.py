@@ -22,7 +22,7 @@ from tests.unit.gateway.test_bad_input import problem
 from tests.wire import eventually
 
 PATH = "/api/v1/subscriptions"
-WAIT = {"Prefer": "wait=10"}
+WAIT = {"Prefer": "wait=30"}
 COMPLETED, STARTED = EventType.SESSION_COMPLETED, EventType.SESSION_STARTED
 
 
@@ -177,7 +177,7 @@ async def test_what_makes_no_subscription_is_refused(
 
 async def test_a_worker_that_hears_no_commands_is_not_ready(house: House, gateway: Process, worker: Process) -> None:
     """Its queue is gone: readiness names it. The last test of its house."""
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
         queue = f"{house.management_url}/api/queues/{house.name}/{CALLBACK_COMMANDS}"
         (await client.delete(queue)).raise_for_status()
 
