@@ -125,6 +125,12 @@ class CallbackLog:
         found: datetime = await self._connection.fetchval("SELECT now()")
         return found
 
+    async def expire(self, event_id: UUID) -> None:
+        """What time alone would do."""
+        await self._connection.execute(
+            """UPDATE callback_deliveries SET "expiresAt" = now() WHERE "eventId" = $1""", event_id
+        )
+
     async def make_due(self, event_id: UUID) -> None:
         """What time alone would do."""
         await self._connection.execute(
@@ -199,10 +205,10 @@ def first_takes(seconds: float, receiver: Receiver) -> Callable[[Callback], Answ
     return lambda _: Answer(delay_s=0 if receiver.callbacks else seconds)
 
 
-async def said(process: Process, words: str) -> None:
+async def said(process: Process, words: str, *, timeout_s: float = 10) -> None:
     """Wait until the process has logged the words."""
 
     async def look() -> bool:
         return words in process.log_tail()
 
-    await eventually(look)
+    await eventually(look, timeout_s=timeout_s)

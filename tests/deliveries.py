@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from callback_worker.claims import Claim, Claimed, claim_due
@@ -35,16 +36,18 @@ async def insert(engine: AsyncEngine, *rows: dict[str, Any]) -> set[UUID]:
         return await insert_deliveries(tx, rows)
 
 
-async def insert_backlog(engine: AsyncEngine, destinations: str, count: int, *, due: str = "now()") -> None:
-    """Insert so many due deliveries at once; `destinations` is SQL over `n`, from 1, as `due` is."""
-    async with engine.begin() as tx:
-        await tx.exec_driver_sql(
-            f"""INSERT INTO callback_deliveries (id, "eventId", type, url, host, destination, body, state,
-                "attemptCount", "nextAttemptAt", "expiresAt", "createdAt")
-            SELECT gen_random_uuid(), gen_random_uuid(), 't', 'http://' || ({destinations}) || '/', 'h',
-                {destinations}, '{{"type": "t"}}', 'PENDING', 0, {due}, {due} + interval '3 days', {due}
-            FROM generate_series(1, {count}) AS n"""
-        )
+async def insert_backlog(database: asyncpg.Connection, destinations: str, count: int, *, due: str = "now()") -> None:
+    """Insert so many due deliveries at once; `destinations` is SQL over `n`, from 1, as `due` is.
+
+    An engine's connection would not wait for as long as a busy machine may take.
+    """
+    await database.execute(
+        f"""INSERT INTO callback_deliveries (id, "eventId", type, url, host, destination, body, state,
+            "attemptCount", "nextAttemptAt", "expiresAt", "createdAt")
+        SELECT gen_random_uuid(), gen_random_uuid(), 't', 'http://' || ({destinations}) || '/', 'h',
+            {destinations}, '{{"type": "t"}}', 'PENDING', 0, {due}, {due} + interval '3 days', {due}
+        FROM generate_series(1, {count}) AS n"""
+    )
 
 
 def claim(

@@ -1,6 +1,9 @@
 """Callbacks from event to end, by one worker on a real broker, a real database and a real subscriber."""
 
 import json
+import socket
+from collections import Counter
+from statistics import median
 from uuid import uuid4
 
 import httpx
@@ -17,6 +20,8 @@ from tests.callbacks import CallbackLog, EventSource, event
 from tests.wire import Wire, eventually
 
 DEAD = dead_letter_queue(CALLBACK_EVENTS)
+# The receiver shares a process with the tests: what answers at once is answered within that, however busy they are.
+TIMEOUT_S = 5
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
@@ -25,7 +30,7 @@ async def worker(processes: Processes) -> Process:
     return await processes.start(
         "callback_worker",
         CALLBACK_RETRY_SCHEDULE_S="0,0.2,0.2",
-        CALLBACK_TIMEOUT_S="1",
+        CALLBACK_TIMEOUT_S=str(TIMEOUT_S),
         CALLBACK_ALLOWED_NETWORKS="127.0.0.0/8",
         LOG_LEVEL="debug",
     )
@@ -55,16 +60,25 @@ async def test_an_event_reaches_its_callback_url_signed_and_unchanged(
 async def test_a_failed_attempt_is_repeated_with_the_same_webhook_id(
     source: EventSource, receiver: Receiver, log: CallbackLog
 ) -> None:
-    """The retry is signed anew; a receiver deduplicates by the id."""
-    receiver.answer = lambda _: Answer(503 if len(receiver.callbacks) == 0 else 200, body=b"thanks")
-    sent = event(receiver.url())
-    await source.publish(sent)
-    got = await receiver.wait_for(lambda callback: callback.id == str(sent.event_id), count=2)
-    assert all(callback.verified for callback in got)
-    assert 0.18 <= got[1].received_at - got[0].received_at <= 0.9
-    delivery = await log.ended(sent.event_id)
-    assert (delivery["state"], delivery["attemptCount"]) == ("DELIVERED", 2)
-    assert await log.outcomes(sent.event_id) == ["server_error", "delivered"]
+    """The retry is signed anew; a receiver deduplicates by the id. It comes in its time, not with the next poll."""
+    gaps_s = []
+    for _ in range(5):
+        receiver.callbacks.clear()
+        receiver.answer = lambda _: Answer(503 if len(receiver.callbacks) == 0 else 200, body=b"thanks")
+        sent = event(receiver.url())
+        await source.publish(sent)
+        await receiver.wait_for(lambda _: True, count=2)
+        first, second = receiver.callbacks
+        assert first.id == second.id == str(sent.event_id)
+        assert first.verified
+        assert second.verified
+        gaps_s.append(second.received_at - first.received_at)
+        delivery = await log.ended(sent.event_id)
+        assert (delivery["state"], delivery["attemptCount"]) == ("DELIVERED", 2)
+        assert await log.outcomes(sent.event_id) == ["server_error", "delivered"]
+    assert min(gaps_s) >= 0.18
+    # What keeps a busy machine from one or two of them says nothing about the worker.
+    assert median(gaps_s) <= 0.7, gaps_s
 
 
 ENDS = [
@@ -97,13 +111,13 @@ async def test_a_subscriber_that_thinks_for_too_long_is_cut_at_the_deadline(
     source: EventSource, receiver: Receiver, log: CallbackLog
 ) -> None:
     """One wall clock for the whole attempt."""
-    receiver.answer = lambda _: Answer(delay_s=0 if len(receiver.callbacks) else 5)
+    receiver.answer = lambda _: Answer(delay_s=0 if len(receiver.callbacks) else 2 * TIMEOUT_S)
     sent = event(receiver.url())
     await source.publish(sent)
-    await log.ended(sent.event_id)
+    await log.ended(sent.event_id, timeout_s=20)
     first, second = await log.attempts(sent.event_id)
     assert (first["outcome"], second["outcome"]) == ("timeout_response", "delivered")
-    assert 950 <= first["durationMs"] <= 2000
+    assert 0.99 * TIMEOUT_S <= first["durationMs"] / 1000 <= 1.8 * TIMEOUT_S
 
 
 async def test_a_large_response_is_kept_up_to_16_kib(source: EventSource, receiver: Receiver, log: CallbackLog) -> None:
@@ -206,23 +220,24 @@ async def test_a_thousand_events_to_one_host_are_delivered_once_each(
     await source.publish(*sent)
     await log.all_delivered([each.event_id for each in sent], timeout_s=30)
     assert len({callback.id for callback in receiver.callbacks}) == 1000
-    # One attempt each, but for those that a busy machine let run into the deadline of a second: the log has them all.
+    # One attempt each, but for those that a busy machine let run into the deadline: the log has them all.
     assert len(receiver.callbacks) == sum([len(await log.attempts(each.event_id)) for each in sent])
     assert all(callback.verified for callback in receiver.callbacks)
 
 
 async def test_a_silent_host_delays_no_other(source: EventSource, receiver: Receiver, log: CallbackLog) -> None:
     """It takes its own slots and no more."""
-    silent = Receiver()
-    await silent.open(host="0.0.0.0", public_host="127.0.0.9")
-    silent.answer = lambda _: Answer(delay_s=3)
-    stuck = [event(silent.url()) for _ in range(60)]
-    healthy = [event(receiver.url()) for _ in range(20)]
-    await source.publish(*stuck, *healthy)
-    # Less than the second after which the first of the stuck ones gives its slot back.
-    await log.all_delivered([each.event_id for each in healthy], timeout_s=0.9)
-    assert len(silent.callbacks) == 20
-    await silent.close()
+    # It takes connections and says nothing.
+    with socket.create_server(("127.0.0.9", 0), backlog=64) as silent:
+        stuck = [event(f"http://127.0.0.9:{silent.getsockname()[1]}/") for _ in range(60)]
+        healthy = [event(receiver.url()) for _ in range(20)]
+        await source.publish(*stuck, *healthy)
+        await log.all_delivered([each.event_id for each in healthy])
+        # None of the stuck ones has given its slot back: nobody waited for that.
+        outcomes = [outcome for each in stuck for outcome in await log.outcomes(each.event_id)]
+        assert Counter(outcomes) == {"open": 20}
+    for each in stuck:
+        await log.ended(each.event_id, timeout_s=20)
 
 
 async def test_no_log_line_shows_a_query_or_a_body(

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -33,12 +34,11 @@ PROBE_AT = NOW + timedelta(seconds=OPEN_FIRST_S)
 
 
 @pytest.fixture
-async def engine(house: House) -> AsyncIterator[AsyncEngine]:
+async def engine(house: House, database: asyncpg.Connection) -> AsyncIterator[AsyncEngine]:
     """Empty tables."""
+    await database.execute("DELETE FROM callback_deliveries")
+    await database.execute("DELETE FROM callback_hosts")
     made = create_engine(house.database_url, name="test", pool_size=3)
-    async with made.begin() as tx:
-        await tx.execute(text("DELETE FROM callback_deliveries"))
-        await tx.execute(text("DELETE FROM callback_hosts"))
     yield made
     await made.dispose()
 
@@ -270,9 +270,11 @@ async def test_what_expires_ends_visibly_whatever_its_host_and_whoever_left_it(e
     assert outcome == "ambiguous"
 
 
-async def test_however_many_expire_at_once_all_of_them_end_in_one_turn(engine: AsyncEngine) -> None:
+async def test_however_many_expire_at_once_all_of_them_end_in_one_turn(
+    engine: AsyncEngine, database: asyncpg.Connection
+) -> None:
     """In short transactions, before each of which the time is asked: others may lease by a new one."""
-    await insert_backlog(engine, f"'{DEAD}'", 2 * EXPIRED_MOST + 1, due="now() - interval '4 days'")
+    await insert_backlog(database, f"'{DEAD}'", 2 * EXPIRED_MOST + 1, due="now() - interval '4 days'")
     asked = 0
 
     async def ask_time() -> None:
@@ -289,13 +291,13 @@ async def test_however_many_expire_at_once_all_of_them_end_in_one_turn(engine: A
 
 @pytest.mark.parametrize("is_analyzed", [False, True], ids=["stale statistics", "fresh statistics"])
 async def test_a_backlog_of_a_hundred_thousand_leaves_the_claim_as_short_as_it_was(
-    engine: AsyncEngine, is_analyzed: bool
+    engine: AsyncEngine, database: asyncpg.Connection, is_analyzed: bool
 ) -> None:
     """It touches hardly more pages than beside a backlog that is no more than the host's share."""
-    await insert_backlog(engine, "'healthy-' || n || ':80'", 10)
-    await insert_backlog(engine, f"'{DEAD}'", 20)
+    await insert_backlog(database, "'healthy-' || n || ':80'", 10)
+    await insert_backlog(database, f"'{DEAD}'", 20)
     before, taken_before = await explained(engine)
-    await insert_backlog(engine, f"'{DEAD}'", 100_000)
+    await insert_backlog(database, f"'{DEAD}'", 100_000)
     if is_analyzed:
         async with engine.begin() as tx:
             await tx.execute(text("ANALYZE callback_deliveries"))

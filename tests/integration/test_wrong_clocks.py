@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+from callback_worker.delivery import LEASE_MARGIN_S
 from ops.local_stack.processes import Process, Processes
 from ops.receiver import Answer, Callback, Receiver
 from session_worker.decide import PARK_FOR
@@ -25,6 +26,8 @@ from tests.wrong_clock import MakeClock
 
 STEPS = ("+1h", "-1h")
 HOUR_S = 3600
+# Longer than any attempt here is in hand.
+TIMEOUT_S = 10
 # A worker without anything in hand; far below what waiting for the database would take.
 IDLE_DRAIN_S = 10.0
 
@@ -56,9 +59,9 @@ async def test_a_lease_of_a_worker_whose_clock_is_set_back_still_ends_when_it_di
     wrong_clock: MakeClock, start_worker: StartWorker, source: EventSource, receiver: Receiver, log: CallbackLog
 ) -> None:
     """By the database's time, which a worker that is an hour ahead goes by as well."""
-    receiver.answer = lambda _: Answer(delay_s=5 if not receiver.callbacks else 0)
+    receiver.answer = lambda _: Answer(delay_s=8 if not receiver.callbacks else 0)
     clock = wrong_clock("+0")
-    dying = await start_worker(CALLBACK_TIMEOUT_S="1", **clock.environment)
+    dying = await start_worker(CALLBACK_TIMEOUT_S=str(TIMEOUT_S), **clock.environment)
     clock.set("-1h")
     sent = event(receiver.url())
     await source.publish(sent)
@@ -66,7 +69,7 @@ async def test_a_lease_of_a_worker_whose_clock_is_set_back_still_ends_when_it_di
     before = await log.delivery(sent.event_id)
     await dying.kill()
     assert before is not None
-    assert timedelta(0) < before["leasedUntil"] - await log.now() < timedelta(seconds=11)
+    assert timedelta(0) < before["leasedUntil"] - await log.now() < timedelta(seconds=TIMEOUT_S + LEASE_MARGIN_S)
     await log.end_lease(sent.event_id)
     await start_worker(**wrong_clock("+1h").environment)
     await log.ended(sent.event_id)
@@ -107,7 +110,7 @@ async def test_a_worker_that_starts_in_an_outage_waits_for_the_time_and_leaves_w
     async with Proxy(house.database_url) as proxy:
         proxy.cut() if is_told else proxy.freeze()
         leaving = processes.launch(name, DATABASE_URL=proxy.url)
-        await said(leaving, "process_started")
+        await said(leaving, "process_started", timeout_s=30)
         await source.publish(sent)
         session_id = await wire.publish("session.start.v1", {"chargerId": charger})
         await says_why(leaving)
