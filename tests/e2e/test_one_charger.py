@@ -7,6 +7,7 @@ import asyncpg
 import httpx
 
 from ops.local_stack.processes import Processes
+from tests.patience import PATIENT, PATIENT_CLIENT_S
 from tests.servers import House
 
 STARTS = 50
@@ -14,16 +15,16 @@ STARTS = 50
 
 async def test_one_of_fifty_concurrent_starts_is_in_progress(processes: Processes, house: House) -> None:
     """One IN_PROGRESS, 49 refusals, 50 outcomes."""
-    gateways = [await processes.start("gateway") for _ in range(2)]
+    gateways = [await processes.start("gateway", port=None, **PATIENT) for _ in range(2)]
     for _ in range(3):
         await processes.start("session_worker")
-    async with httpx.AsyncClient(timeout=20, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=PATIENT_CLIENT_S, trust_env=False) as client:
         answers = await asyncio.gather(
             *(
                 client.post(
                     f"{gateways[number % 2].url}/api/v1/session/start",
                     json={"chargerId": "CHARGER-001"},
-                    headers={"Prefer": "wait=15"},
+                    headers={"Prefer": "wait=30"},
                 )
                 for number in range(STARTS)
             )

@@ -13,6 +13,7 @@ from playwright.async_api import Browser, Page, expect
 from ops.local_stack.processes import Name, Process, Processes
 from shared.topology import PAYMENT_COMMANDS
 from tests.integration.test_gateway_payments import put_sandbox_link
+from tests.patience import PATIENT
 from tests.servers import House
 from tests.wire import open_wire
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture
 async def gateway(processes: Processes) -> Process:
-    return await processes.start(Name.GATEWAY)
+    return await processes.start(Name.GATEWAY, port=None, **PATIENT)
 
 
 @pytest.fixture

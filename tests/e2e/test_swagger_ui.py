@@ -8,13 +8,14 @@ import pytest
 from playwright.async_api import Page, expect
 
 from ops.local_stack.processes import Name, Process, Processes
+from tests.patience import PATIENT
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
 async def gateway(processes: Processes) -> Process:
-    return await processes.start(Name.GATEWAY)
+    return await processes.start(Name.GATEWAY, port=None, **PATIENT)
 
 
 async def test_a_session_is_started_from_the_documentation_page(gateway: Process, page: Page) -> None:

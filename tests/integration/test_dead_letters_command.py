@@ -178,6 +178,7 @@ async def test_only_the_chosen_ones_are_redriven_and_a_dry_run_does_nothing(hous
     other = await set_aside(wire, start_of("3"), code="not_json")
     dry = await ops(house, "redrive", SESSION_DEAD, "--all", "--dry-run")
     assert (dry.code, dry.out) == (0, f"3 of {SESSION_DEAD} would be redriven.\n")
+    await holds(wire, SESSION_DEAD, 3)
     assert (await wire.depth(SESSION_DEAD), await wire.depth(SESSION_COMMANDS)) == (3, 0)
     assert (await ops(house, "redrive", SESSION_DEAD, "--id", second)).code == 0
     assert (await wire.get(SESSION_COMMANDS)).message_id == second

@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from ops.local_stack.processes import Name, Process, Processes
 from shared.topology import SESSION_COMMANDS
+from tests.patience import PATIENT, PATIENT_CLIENT_S
 from tests.unit.gateway.fakes import BODIES, PATHS, REQUEST_BODY, SESSION_ID
 from tests.unit.gateway.test_acknowledgements import SEED_REQUEST_ANSWER
 from tests.unit.gateway.test_bad_input import problem
@@ -23,12 +24,12 @@ CALLS = 200
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(processes: Processes) -> Process:
     """One gateway for the module; no worker empties the queue."""
-    return await processes.start(Name.GATEWAY)
+    return await processes.start(Name.GATEWAY, port=None, **PATIENT)
 
 
 @pytest.fixture
 async def client(gateway: Process) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as opened:
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=PATIENT_CLIENT_S, trust_env=False) as opened:
         yield opened
 
 
@@ -67,7 +68,7 @@ async def test_each_command_has_its_type_and_names_its_session(
 
 async def test_many_calls_at_once_are_as_many_messages(client: httpx.AsyncClient, wire: Wire) -> None:
     """Every acknowledgement is a message of its own in the queue, none is lost or doubled."""
-    calls = [client.post(PATHS["start"], json=BODIES["start"], timeout=30) for _ in range(CALLS)]
+    calls = [client.post(PATHS["start"], json=BODIES["start"], timeout=PATIENT_CLIENT_S) for _ in range(CALLS)]
     answers = await asyncio.gather(*calls)
     assert {answer.status_code for answer in answers} == {202}
     got = {(await wire.get(SESSION_COMMANDS)).message_id for _ in range(CALLS)}

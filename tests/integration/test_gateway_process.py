@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ops.local_stack.processes import Name, Process, Processes
+from ops.local_stack.processes import READY_TIMEOUT_S, Name, Process, Processes
+from tests.patience import PATIENT, PATIENT_CLIENT_S
 from tests.servers import REPOSITORY
 from tests.unit.gateway.fakes import BODIES, PATHS
 from tests.wire import eventually
@@ -71,7 +72,7 @@ async def test_sigterm_ends_a_gateway_whose_broker_is_not_there(processes: Proce
     """It starts without a broker, is alive but not ready, and drains all the same."""
     gateway = processes.launch(Name.GATEWAY, AMQP_URL="amqp://guest:guest@127.0.0.1:1/x")
     async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as client:
-        await eventually(lambda: _status(client, "/livez", 200))
+        await eventually(lambda: _status(client, "/livez", 200), timeout_s=READY_TIMEOUT_S)
         assert await _status(client, "/readyz", 503)
         assert (await client.post(PATHS["start"], json=BODIES["start"])).status_code == 503
     assert await gateway.stop() == 0
@@ -98,7 +99,7 @@ def is_running(pid: int) -> bool:
 @needs_proc
 async def test_a_process_that_dies_is_replaced_and_all_drain_together(processes: Processes) -> None:
     """With GATEWAY_PROCESSES=2 a kill -9 costs one of two for a moment; SIGTERM to the parent exits 0."""
-    gateway = await processes.start(Name.GATEWAY, GATEWAY_PROCESSES="2")
+    gateway = await processes.start(Name.GATEWAY, port=None, GATEWAY_PROCESSES="2", **PATIENT)
     first = children(gateway)
     assert len(first) == 2
     os.kill(min(first), signal.SIGKILL)
@@ -108,7 +109,7 @@ async def test_a_process_that_dies_is_replaced_and_all_drain_together(processes:
 
     await eventually(is_replaced)
     assert "gateway_process_died" in gateway.log.read_text()
-    async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=PATIENT_CLIENT_S, trust_env=False) as client:
         answer = await client.post(PATHS["start"], json=BODIES["start"])
     assert answer.status_code == 202
     last = children(gateway)
@@ -163,13 +164,20 @@ async def test_what_a_killed_gateway_left_is_removed_by_the_next_and_nothing_els
 
 async def test_metrics_of_several_processes_are_their_sum(processes: Processes) -> None:
     """Whichever answers the scrape speaks for all."""
-    gateway = await processes.start(Name.GATEWAY, GATEWAY_PROCESSES="2")
+    gateway = await processes.start(Name.GATEWAY, port=None, GATEWAY_PROCESSES="2", **PATIENT)
     for _ in range(12):
         # A connection each, so that both processes get some.
-        async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=gateway.url, timeout=PATIENT_CLIENT_S, trust_env=False) as client:
             assert (await client.post(PATHS["start"], json=BODIES["start"])).status_code == 202
-    async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as client:
-        text = (await client.get("/metrics")).text
-    assert 'voltline_gateway_requests_total{route="/api/v1/session/start",status="202"} 12.0' in text
-    assert 'voltline_gateway_publishes_total{outcome="confirmed"} 12.0' in text
+
+    async def are_counted() -> bool:
+        # A process counts a request after it has answered, and the other may be asked in between.
+        async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as client:
+            text = (await client.get("/metrics")).text
+        return {
+            'voltline_gateway_requests_total{route="/api/v1/session/start",status="202"} 12.0',
+            'voltline_gateway_publishes_total{outcome="confirmed"} 12.0',
+        } <= set(text.splitlines())
+
+    await eventually(are_counted)
     assert await gateway.stop() == 0

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,15 +13,17 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from gateway.database import READ_TIMEOUT_S
 from ops.local_stack.processes import Name, Process, Processes
 from shared.commands import body_hash, parse_command
 from shared.ids import conflict_id
 from shared.topology import SESSION_COMMANDS
+from tests.patience import PATIENT, PATIENT_CLIENT_S
 from tests.proxy import Proxy
 from tests.servers import House
 from tests.unit.gateway.fakes import BODIES, PATHS
 from tests.unit.gateway.test_bad_input import problem
-from tests.wire import Wire, eventually, open_wire
+from tests.wire import POLL_S, Wire, eventually, open_wire
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 WAITERS = 200
@@ -30,13 +32,15 @@ WAITERS = 200
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(processes: Processes) -> Process:
     """One gateway; no worker runs: the tests write the outcomes."""
-    return await processes.start(Name.GATEWAY)
+    return await processes.start(Name.GATEWAY, port=None, **PATIENT)
 
 
 @pytest.fixture
 async def client(gateway: Process) -> AsyncIterator[httpx.AsyncClient]:
     limits = httpx.Limits(max_connections=WAITERS + 5)
-    async with httpx.AsyncClient(base_url=gateway.url, limits=limits, timeout=40, trust_env=False) as opened:
+    async with httpx.AsyncClient(
+        base_url=gateway.url, limits=limits, timeout=PATIENT_CLIENT_S, trust_env=False
+    ) as opened:
         yield opened
 
 
@@ -243,15 +247,15 @@ async def gone(client: httpx.AsyncClient) -> float:
 
 async def test_waiting_is_not_counted_as_slowness(client: httpx.AsyncClient) -> None:
     """What a caller chose to wait is not how long the gateway took."""
-    assert (await post(client, "cancel", "wait=1")).status_code == 202
+    assert (await post(client, "cancel", "wait=3")).status_code == 202
     text = (await client.get("/metrics")).text
-    assert 'voltline_gateway_request_seconds_bucket{le="0.5",route="/api/v1/session/cancel"} 1.0' in text
+    assert 'voltline_gateway_request_seconds_bucket{le="2.0",route="/api/v1/session/cancel"} 1.0' in text
 
 
 async def test_a_drain_answers_those_who_wait(processes: Processes, wire: Wire) -> None:
     """The plain acknowledgement, at once, and exit status 0."""
-    gateway = await processes.start(Name.GATEWAY)
-    async with httpx.AsyncClient(base_url=gateway.url, timeout=40, trust_env=False) as client:
+    gateway = await processes.start(Name.GATEWAY, port=None, **PATIENT)
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=PATIENT_CLIENT_S, trust_env=False) as client:
         asked = post(client, "start", "wait=30")
         await eventually(lambda: waiters(client, 1))
         began = time.monotonic()
@@ -260,7 +264,7 @@ async def test_a_drain_answers_those_who_wait(processes: Processes, wire: Wire) 
     assert answer.status_code == 202
     assert "preference-applied" not in answer.headers
     assert await gateway.stop() == 0
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
 
 
 Trouble = Callable[[Proxy], None]
@@ -272,32 +276,31 @@ async def test_without_the_database_the_plain_acknowledgement_comes_in_time(
 ) -> None:
     """No error, no hang beyond the time, and outcomes again once it is back."""
     async with Proxy(house.database_url) as proxy:
-        gateway = await processes.start(Name.GATEWAY, DATABASE_URL=proxy.url)
-        async with httpx.AsyncClient(base_url=gateway.url, timeout=40, trust_env=False) as client:
+        gateway = await processes.start(Name.GATEWAY, port=None, DATABASE_URL=proxy.url, **PATIENT)
+        async with httpx.AsyncClient(base_url=gateway.url, timeout=PATIENT_CLIENT_S, trust_env=False) as client:
             trouble(proxy)
             began = time.monotonic()
             answer = await post(client, "start", "wait=3")
-            assert 2.9 < time.monotonic() - began < 4
+            # Whoever asked the stuck database once more would hear nothing for so long.
+            assert 2.9 < time.monotonic() - began < 3 + READ_TIMEOUT_S
             assert answer.status_code == 202
             proxy.restore()
             asked = post(client, "start", "wait=20")
-            await _apply_all(house)
+            await _apply_all(house, asked)
             assert (await asked).status_code == 200
         assert gateway.log.read_text().count("outcomes_unreadable") == 1
         assert await gateway.stop() == 0
 
 
-async def _apply_all(house: House) -> None:
+async def _apply_all(house: House, asked: "asyncio.Task[httpx.Response]") -> None:
+    """Apply what is there, and what comes, until this call has its answer: it is not the first one in the queue."""
     async with open_wire(house.amqp_url) as wire:
         database = await asyncpg.connect(house.database_url)
-        await eventually(lambda: _has_messages(wire))
-        while await wire.depth(SESSION_COMMANDS):
-            message, body = await taken(wire)
-            await database.execute("DELETE FROM charging_sessions WHERE id = $1", message)
-            await put_session(database, message)
-            await put_end(database, message, body)
+        while not asked.done():
+            while await wire.depth(SESSION_COMMANDS):
+                message, body = await taken(wire)
+                await database.execute("DELETE FROM charging_sessions WHERE id = $1", message)
+                await put_session(database, message)
+                await put_end(database, message, body)
+            await asyncio.sleep(POLL_S)
         await database.close()
-
-
-def _has_messages(wire: Wire) -> Awaitable[int]:
-    return wire.depth(SESSION_COMMANDS)

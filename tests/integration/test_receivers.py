@@ -21,6 +21,7 @@ from callback_worker.destination import DestinationPolicy
 from callback_worker.lookup import Lookup
 from callback_worker.sender import Sender
 from ops.local_stack.ports import free_ports
+from ops.local_stack.processes import READY_TIMEOUT_S
 from shared.clock import now_utc
 from shared.signing_keys import parse_key
 from tests.conftest import SIGNING_KEY
@@ -39,7 +40,7 @@ def receiver() -> Any:
     child = subprocess.Popen([sys.executable, "examples/receiver.py"], cwd=REPOSITORY, env=environment)
     yield f"http://127.0.0.1:{port}"
     child.terminate()
-    assert child.wait(10) in (0, -15)
+    assert child.wait(30) in (0, -15)
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ async def client(receiver: str) -> AsyncIterator[httpx.AsyncClient]:
             return False
 
     async with httpx.AsyncClient(base_url=receiver, trust_env=False) as opened:
-        await eventually(answers)
+        await eventually(answers, timeout_s=READY_TIMEOUT_S)
         yield opened
 
 
@@ -114,7 +115,7 @@ async def test_listen_shows_and_verifies_what_arrives() -> None:
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert child.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(READY_TIMEOUT_S):
         assert f"http://127.0.0.1:{port}/callback" in (await child.stdout.readline()).decode()
         url = f"http://127.0.0.1:{port}"
         assert await post(url, 2, event_id=again, client="app") == 503

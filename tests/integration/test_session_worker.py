@@ -315,7 +315,11 @@ async def test_events_reach_the_callback_workers_queue(worker: Process, wire: Wi
     before = await wire.depth(CALLBACK_EVENTS)
     message_id = await wire.publish("session.start.v1", {"chargerId": f"E-{uuid4()}"})
     await wire.event(lambda data: data["sessionId"] == message_id)
-    assert await wire.depth(CALLBACK_EVENTS) > before
+
+    async def has_more() -> bool:
+        return await wire.depth(CALLBACK_EVENTS) > before
+
+    await eventually(has_more)
 
 
 async def test_a_routing_key_that_is_not_utf8_stops_nobody_else(worker: Process, wire: Wire) -> None:
