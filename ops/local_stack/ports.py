@@ -14,12 +14,12 @@ HIGHEST_PORT = 31_999
 # RabbitMQ's own default for distribution lies inside that range.
 STANDARD_PORTS = frozenset({25_672})
 ATTEMPT_COUNT = 200
-# From a port's choice until a server listens on it.
+# At least, for whoever hands a port on and ends: until a server listens on it.
 CLAIMED_FOR_S = 120.0
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different ports that nothing listens on, and that no other run has been given in the last two minutes."""
+    """`count` different ports that nothing listens on and no other living process, nor any lately, was given."""
     ports: set[int] = set()
     for _ in range(ATTEMPT_COUNT):
         port = random.randint(LOWEST_PORT, HIGHEST_PORT)
@@ -42,18 +42,36 @@ def is_free(port: int) -> bool:
 
 
 def _claim(port: int) -> bool:
-    """Take the port for a while, by a file that all runs of this user see; False where another run has it."""
+    """Take the port while this process lives, by a file that all runs of this user see; False where another has it.
+
+    A server that is stopped for a while so finds its port free when it starts again.
+    """
     folder = Path(tempfile.gettempdir()) / f"voltline-ports-{os.geteuid()}"
     folder.mkdir(exist_ok=True)
     claim = folder / str(port)
+    if _is_taken(claim):
+        return False
+    claim.unlink(missing_ok=True)
     try:
-        if time.time() - claim.stat().st_mtime < CLAIMED_FOR_S:
-            return False
-        claim.unlink(missing_ok=True)
-    except FileNotFoundError:
-        pass
-    try:
-        claim.touch(exist_ok=False)
+        with claim.open("x") as opened:
+            opened.write(str(os.getpid()))
     except FileExistsError:
         return False
     return True
+
+
+def _is_taken(claim: Path) -> bool:
+    try:
+        return time.time() - claim.stat().st_mtime < CLAIMED_FOR_S or _lives(int(claim.read_text() or 0))
+    except FileNotFoundError:
+        return False
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return pid > 0
