@@ -243,7 +243,7 @@ def _stop(session: Session | None, received: Received, facts: Facts) -> Decided:
 
 
 def _end(session: Session, stop: Received) -> datetime:
-    """Return when the session ended: its begin, where both were accepted within moments, or read so, in wrong order."""
+    """Return when the session ended. A stop that seems moments older than the start was not: it ends at the begin."""
     began = session.started_at or stop.accepted_at
     return began if began - IN_WRONG_ORDER < stop.accepted_at < began else stop.accepted_at
 

@@ -149,10 +149,11 @@ _GUARDS: Final[Mapping[type[AnyCommand], tuple[Guard, ...]]] = {
     StartSession: (
         _guard("charger free"),
         _guard(
-            "charger free, stop or cancel parked that came within 1 min and names nothing taken", facts=_STOP_PARKED
+            "charger free, stop or cancel parked that came within 1 min and names neither energy nor a cost",
+            facts=_STOP_PARKED,
         ),
         _guard(
-            "charger free or busy, stop parked that names energy or a cost above 0 as taken",
+            "charger free or busy, stop parked that names energy or a cost above 0",
             facts={"claim_is_held": True} | _STOP_NAMING_COST_PARKED,
         ),
         _guard("charger free or busy, stop parked that came later", facts={"claim_is_held": True} | _LATE_STOP_PARKED),
@@ -162,16 +163,14 @@ _GUARDS: Final[Mapping[type[AnyCommand], tuple[Guard, ...]]] = {
         _guard("charger free, meter value parked", facts=_METER_PARKED),
         _guard("charger busy", facts={"claim_is_held": True}),
         _guard(
-            "charger busy, stop or cancel parked that came within 1 min and names nothing taken",
+            "charger busy, stop or cancel parked that came within 1 min and names neither energy nor a cost",
             facts={"claim_is_held": True} | _STOP_PARKED,
         ),
     ),
     RequestSession: (
         _guard("allowed, free"),
-        _guard("allowed, free, stop or cancel parked that names nothing taken", facts=_STOP_PARKED),
-        _guard(
-            "allowed, free, stop parked that names energy or a cost above 0 as taken", facts=_STOP_NAMING_COST_PARKED
-        ),
+        _guard("allowed, free, stop or cancel parked that names neither energy nor a cost", facts=_STOP_PARKED),
+        _guard("allowed, free, stop parked that names energy or a cost above 0", facts=_STOP_NAMING_COST_PARKED),
         _guard("allowed, the driver has a session at the station", facts={"claim_is_held": True}),
         _guard("allowed, connector busy", facts={"claim_is_held": True}, connector_id="1"),
         _guard("no verdict yet", facts={"verdict": None}),
@@ -222,8 +221,8 @@ def _concluded(situation: Situation) -> Results:
         return
     cases: Iterable[tuple[str, Verdict, dict[str, Any]]] = (
         ("allowed, free", ALLOWED, {}),
-        ("allowed, free, stop or cancel parked that names nothing taken", ALLOWED, _STOP_PARKED),
-        ("allowed, free, stop parked that names energy or a cost above 0 as taken", ALLOWED, _STOP_NAMING_COST_PARKED),
+        ("allowed, free, stop or cancel parked that names neither energy nor a cost", ALLOWED, _STOP_PARKED),
+        ("allowed, free, stop parked that names energy or a cost above 0", ALLOWED, _STOP_NAMING_COST_PARKED),
         ("allowed, the driver has a session at the station", ALLOWED, {"claim_is_held": True}),
         ("driver blocked (so for each refusal)", _REFUSED, {}),
         ("driver unknown", UNKNOWN_DRIVER, {}),

@@ -18,6 +18,9 @@ from tests.wire import eventually
 
 StartWorker = Callable[..., Awaitable[Process]]
 
+# A second attempt that no time makes due within a test: `CallbackLog.make_due` does.
+NOT_BY_ITSELF = "0,3000"
+
 
 def event(url: str | None, **changes: Any) -> Event:
     """A session's first event; `url` is where its callback goes."""

@@ -14,12 +14,12 @@ HIGHEST_PORT = 31_999
 # RabbitMQ's own default for distribution lies inside that range.
 STANDARD_PORTS = frozenset({25_672})
 ATTEMPT_COUNT = 200
-# At least, for whoever hands a port on and ends: until a server listens on it.
+# A port stays taken for so long even if who asked for it ends at once: it may have asked for a server that follows.
 CLAIMED_FOR_S = 120.0
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different ports that nothing listens on and no other living process, nor any lately, was given."""
+    """`count` different ports that nothing listens on, given to nobody lately and to no living process."""
     ports: set[int] = set()
     for _ in range(ATTEMPT_COUNT):
         port = random.randint(LOWEST_PORT, HIGHEST_PORT)

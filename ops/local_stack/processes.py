@@ -143,13 +143,6 @@ class Processes:
         await process.ready()
         return process
 
-    async def start_all(self, **environment: str) -> dict[Name, Process]:
-        """Starts one process of each kind at once and waits until all are ready."""
-        launched = {name: self.launch(name, port=None, **environment) for name in Name}
-        for process in launched.values():
-            await process.ready()
-        return launched
-
     def close(self) -> None:
         """Drains what still runs, all at once, and kills what does not heed it."""
         for process in self.started:

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from statistics import median
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,6 +14,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from gateway.publishing import PUBLISH_TIMEOUT_S
 from ops.local_stack import Server, Servers
 from ops.local_stack.processes import Name, Process, Processes
 from ops.receiver import Callback, Receiver
@@ -119,6 +122,7 @@ class Load:
         self.name = uuid4().hex[:8]
         self.acknowledged: set[str] = set()
         self.refused: Counter[int] = Counter()
+        self.took_s: list[float] = []
         self._client = client
         self._receiver = receiver
         self._numbers = iter(range(REQUEST_COUNT))
@@ -143,12 +147,14 @@ class Load:
                     await asyncio.sleep(0.1)
 
     async def _acknowledges(self, body: dict[str, str], key: str) -> bool:
+        began = time.monotonic()
         try:
             answer = await self._client.post(
                 "/api/charging-session-requests", json=body, headers={"Idempotency-Key": key}
             )
         except httpx.TransportError:
             return False
+        self.took_s.append(time.monotonic() - began)
         if answer.status_code == 200:
             self.acknowledged.add(answer.headers["location"].rpartition("/")[2])
             return True
@@ -198,6 +204,8 @@ async def test_a_thousand_requests_make_a_thousand_rows_and_verified_callbacks(
     await assert_it_all_adds_up(load, receiver, database)
     assert len(receiver.callbacks) == REQUEST_COUNT
     assert not load.refused
+    # A gateway as shipped gives up on a confirm after this; a moment of a busy disk is not what most calls meet.
+    assert median(load.took_s) < PUBLISH_TIMEOUT_S
 
 
 @pytest.mark.parametrize("name", [Name.SESSION_WORKER, Name.CALLBACK_WORKER])

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.browser
 async def test_a_driver_pays_in_the_browser_and_gets_money_back(
     processes: Processes, receiver: Receiver, page: Page
 ) -> None:
-    """Real broker, database, HTTP and browser; the callbacks are signed and come in order."""
+    """Real broker, database, HTTP and browser; the callbacks are signed, and numbered in order."""
     gateway = await processes.start(Name.GATEWAY, port=None, **PATIENT)
     await processes.start(Name.SESSION_WORKER, GATEWAY_PUBLIC_URL=gateway.url)
     await processes.start(Name.CALLBACK_WORKER)

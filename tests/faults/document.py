@@ -51,7 +51,7 @@ delayed, lost or cut.
 
 *queue … deleted*: while it is empty, for what is in a queue when somebody deletes it is gone. What partners publish
 until it is made again waits in `unrouted` until somebody [publishes it again](dead-letters.md); here the rig did
-(*redriven*). *… that kills its …*: the delivery limit is 22 there, not 100 as provisioned, to need fewer deaths.
+(*redriven*). *… that kills its …*: the delivery limit is lower there than the 100 that are provisioned.
 """
 
 

@@ -10,6 +10,7 @@ import asyncpg
 from ops.receiver import Answer, Receiver
 from shared.events import Event
 from tests.callbacks import (
+    NOT_BY_ITSELF,
     CallbackLog,
     EventSource,
     StartWorker,
@@ -21,8 +22,6 @@ from tests.servers import House
 from tests.wire import eventually
 
 LONG_S = 4.0
-# A second attempt that no time makes due within a test: `CallbackLog.make_due` does.
-NOT_BY_ITSELF = "0,3000"
 
 
 async def test_a_worker_killed_in_mid_attempt_leaves_it_ambiguous_and_another_repeats_it(

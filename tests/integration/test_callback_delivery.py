@@ -3,6 +3,7 @@
 import json
 import socket
 from collections import Counter
+from datetime import timedelta
 from statistics import median
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from callback_worker.conversation import MAX_RESPONSE_BYTES
+from callback_worker.retries import POLL_S
 from callback_worker.sender import TRUNCATED
 from ops.local_stack.processes import Process, Processes
 from ops.receiver import Answer, Receiver
@@ -236,6 +238,9 @@ async def test_a_silent_host_delays_no_other(source: EventSource, receiver: Rece
         # None of the stuck ones has given its slot back: nobody waited for that.
         outcomes = [outcome for each in stuck for outcome in await log.outcomes(each.event_id)]
         assert Counter(outcomes) == {"open": 20}
+    delivered = [row for each in healthy if (row := await log.delivery(each.event_id))]
+    # Born with a slot, not found by the next poll.
+    assert min(each["deliveredAt"] - each["createdAt"] for each in delivered) < timedelta(seconds=POLL_S - 0.1)
     for each in stuck:
         await log.ended(each.event_id, timeout_s=20)
 
@@ -271,3 +276,8 @@ async def test_readiness_and_metrics_tell_how_it_goes(
         "voltline_callback_first_attempt_seconds_count",
     ):
         assert series in metrics
+
+
+async def test_nothing_here_was_delivered_by_the_end_of_a_lease(log: CallbackLog) -> None:
+    """No worker died, so none had to take over from another. The last test of its house."""
+    assert await log.count("callback_attempts WHERE outcome = 'ambiguous'") == 0

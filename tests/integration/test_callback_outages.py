@@ -15,12 +15,13 @@ import asyncpg
 import pytest
 
 from ops.local_stack import Server, Servers
-from ops.local_stack.processes import Processes
+from ops.local_stack.processes import READY_TIMEOUT_S, Processes
 from ops.receiver import Answer, Receiver
 from shared.events import Event
 from shared.process import DRAIN_S
 from shared.topology import CALLBACK_EVENTS, dead_letter_queue
 from tests.callbacks import (
+    NOT_BY_ITSELF,
     CallbackLog,
     EventSource,
     StartWorker,
@@ -37,9 +38,8 @@ from tests.wire import eventually, open_wire
 LONG_S = 4.0
 # Its deadline is far off, also for a test that is kept waiting.
 PATIENT_S = "20"
-# A process that is not waited for has to start as well.
-COLD_S = 30.0
-# The worker's own timer ends a drain with 1; what comes on top is noticing, unless its loop is blocked.
+# A drain of more than DRAIN_S ends with 1, by the worker's own timer, which a blocked loop would not hear: so the time
+# is looked at as well, with room for a test process that is kept waiting.
 NOTICED_S = DRAIN_S + 2.0
 
 
@@ -100,7 +100,7 @@ async def test_after_an_outage_longer_than_a_lease_no_worker_takes_over_before_r
     async with outage(house, administrator):
         claimer = processes.launch("callback_worker")
         await said(holder, '"what": "results"', timeout_s=20)
-        await said(claimer, '"what": "upkeep"', timeout_s=COLD_S)
+        await said(claimer, '"what": "upkeep"', timeout_s=READY_TIMEOUT_S)
         await asyncio.sleep(1.0)  # the lease is a time, and it must be over
         holder.signal(signal.SIGSTOP)
     await owe(house, other)
@@ -168,7 +168,7 @@ async def test_due_retries_go_on_while_the_broker_is_away(
     """They live in Postgres."""
     receiver.answer = lambda _: Answer(500)
     sent = event(receiver.url())
-    worker = await start_worker(CALLBACK_RETRY_SCHEDULE_S="0,3000")
+    worker = await start_worker(CALLBACK_RETRY_SCHEDULE_S=NOT_BY_ITSELF)
     await source.publish(sent)
     await receiver.wait_for(lambda _: True)
     await worker.stop()
@@ -176,7 +176,7 @@ async def test_due_retries_go_on_while_the_broker_is_away(
     receiver.answer = lambda _: Answer(200)
     # Nothing listens on port 9: the worker is not ready, so it is not waited for.
     blind = processes.launch("callback_worker", AMQP_URL="amqp://guest:guest@127.0.0.1:9/")
-    assert (await log.ended(sent.event_id, timeout_s=COLD_S))["state"] == "DELIVERED"
+    assert (await log.ended(sent.event_id, timeout_s=READY_TIMEOUT_S))["state"] == "DELIVERED"
     assert blind.exit_code is None
     assert await blind.stop() == 0
 

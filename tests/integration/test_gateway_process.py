@@ -180,4 +180,6 @@ async def test_metrics_of_several_processes_are_their_sum(processes: Processes) 
         } <= set(text.splitlines())
 
     await eventually(are_counted)
+    # A connection each: both are asked.
+    assert all([await are_counted() for _ in range(8)])
     assert await gateway.stop() == 0

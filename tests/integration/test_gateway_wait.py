@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from math import inf
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,7 +14,6 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gateway.database import READ_TIMEOUT_S
 from ops.local_stack.processes import Name, Process, Processes
 from shared.commands import body_hash, parse_command
 from shared.ids import conflict_id
@@ -279,11 +279,13 @@ async def test_without_the_database_the_plain_acknowledgement_comes_in_time(
         gateway = await processes.start(Name.GATEWAY, port=None, DATABASE_URL=proxy.url, **PATIENT)
         async with httpx.AsyncClient(base_url=gateway.url, timeout=PATIENT_CLIENT_S, trust_env=False) as client:
             trouble(proxy)
-            began = time.monotonic()
-            answer = await post(client, "start", "wait=3")
-            # Whoever asked the stuck database once more would hear nothing for so long.
-            assert 2.9 < time.monotonic() - began < 3 + READ_TIMEOUT_S
-            assert answer.status_code == 202
+            took_s: list[float] = []
+            # What else the machine does only adds to it: the least of them counts, and the first may do.
+            while len(took_s) < 3 and min(took_s, default=inf) >= 4:
+                began = time.monotonic()
+                assert (await post(client, "start", "wait=3")).status_code == 202
+                took_s.append(time.monotonic() - began)
+            assert 2.9 < min(took_s) < 4, took_s
             proxy.restore()
             asked = post(client, "start", "wait=20")
             await _apply_all(house, asked)

@@ -66,8 +66,9 @@ def black_hole() -> Iterator[int]:
         yield listening.getsockname()[1]
 
 
-async def test_a_syn_black_hole_is_a_timeout_of_connecting(brief: Sender) -> None:
-    """Told from a slow handshake of TLS, and from a slow answer."""
+async def test_a_syn_black_hole_is_a_timeout_of_connecting(brief: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told from a slow handshake of TLS, and from a slow answer. The deadline ends it, not connecting's own limit."""
+    monkeypatch.setattr(connections, "CONNECT_TIMEOUT_S", 60.0)
     with black_hole() as port:
         results = [await brief.send(attempt(f"{scheme}://127.0.0.1:{port}/")) for scheme in ("http", "https")]
     for result in results:
@@ -191,8 +192,9 @@ async def listening(said: bytes, *, hangs_up: bool) -> AsyncIterator[str]:
     await asyncio.sleep(0)
 
 
-async def test_a_handshake_that_hangs_is_a_timeout_of_tls(brief: Sender) -> None:
-    """TCP has connected; the server hello never comes."""
+async def test_a_handshake_that_hangs_is_a_timeout_of_tls(brief: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TCP has connected; the server hello never comes. The deadline ends it, not connecting's own limit."""
+    monkeypatch.setattr(connections, "CONNECT_TIMEOUT_S", 60.0)
     async with listening(b"", hangs_up=False) as url:
         result = await brief.send(attempt(url))
     assert (result.outcome, result.error) == (Outcome.TIMEOUT_TLS, "the TLS handshake took too long")

@@ -17,11 +17,11 @@ from ops.receiver import Receiver
 from shared.callback_commands import Redeliver
 from shared.topology import CALLBACK_EVENTS
 from tests.callbacks import event, open_source
+from tests.patience import SABOTAGE
 from tests.proxy import Proxy
 from tests.servers import House
 from tests.wire import COMMANDS, Wire, eventually
 
-SABOTAGE = Path(__file__).resolve().parents[1] / "sabotage"
 # What is stuck after 20 s seems so after one.
 HASTE = 20
 ENDS_WITHIN_S = 60

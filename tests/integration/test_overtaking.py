@@ -80,7 +80,8 @@ async def test_an_old_stop_whose_session_never_comes_is_refused_soon(
     worker: Process, wire: Wire, publish: Publish
 ) -> None:
     stop_id = await publish("stop", str(uuid4()), ago=AN_HOUR)
-    event = await wire.event(lambda data: data.get("messageId") == stop_id)
+    # After five seconds and a sweep. Left to be swept up it would come after 18 s, taken for an outage's after 25.
+    event = await wire.event(lambda data: data.get("messageId") == stop_id, timeout_s=15)
     assert (event["type"], event["reason"]) == ("session.command_rejected", "UNKNOWN_SESSION")
     counted = 'voltline_commands_total{outcome="REFUSED",reason="UNKNOWN_SESSION",type="session.stop.v1"} 1.0'
     async with httpx.AsyncClient(base_url=worker.url, timeout=30) as client:

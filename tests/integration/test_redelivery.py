@@ -21,15 +21,13 @@ from ops.receiver import Answer, Receiver
 from shared.callback_commands import Redeliver
 from shared.events import Event
 from shared.topology import CALLBACK_COMMANDS, COMMANDS, dead_letter_queue
-from tests.callbacks import CallbackLog, EventSource, event
+from tests.callbacks import NOT_BY_ITSELF, CallbackLog, EventSource, event
 from tests.keyed import calling_as, key_file, secret_of
 from tests.servers import REPOSITORY, House
 from tests.unit.gateway.test_bad_input import problem
 from tests.wire import Wire, eventually
 
 DEAD = dead_letter_queue(CALLBACK_COMMANDS)
-# The first attempt, and a second one that comes long after any test.
-SCHEDULE = "0,3000"
 WAIT = {"Prefer": "wait=30"}
 
 ITEM_KEYS = [
@@ -41,7 +39,7 @@ ATTEMPT_KEYS = ["number", "startedAt", "durationMs", "outcome", "statusCode", "e
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def worker(processes: Processes) -> Process:
-    return await processes.start("callback_worker", CALLBACK_RETRY_SCHEDULE_S=SCHEDULE, CALLBACK_TIMEOUT_S="20")
+    return await processes.start("callback_worker", CALLBACK_RETRY_SCHEDULE_S=NOT_BY_ITSELF, CALLBACK_TIMEOUT_S="20")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -358,7 +356,7 @@ async def test_a_worker_killed_in_a_redelivery_leaves_it_to_others(
     await log.opened(sent.event_id)
     await worker.kill()
     await log.end_lease(sent.event_id)
-    after = await processes.start("callback_worker", CALLBACK_RETRY_SCHEDULE_S=SCHEDULE, CALLBACK_TIMEOUT_S="20")
+    after = await processes.start("callback_worker", CALLBACK_RETRY_SCHEDULE_S=NOT_BY_ITSELF, CALLBACK_TIMEOUT_S="20")
     assert await outcomes_are_told(log, sent, 3) == ["delivered", "ambiguous", "delivered"]
     assert await log.count("callback_redeliveries") == 0
     await after.stop()

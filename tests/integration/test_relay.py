@@ -41,4 +41,5 @@ async def test_events_are_published_without_a_sweeper(
     for kind in ("session.started", "session.completed", "payment.link_created"):
         await wire.event(lambda data, kind=kind: (data["type"], data.get("sessionId")) == (kind, session_id))  # type: ignore[misc]
     await wire.event(lambda data: data.get("requestId") == request_id)
+    assert "events_swept" not in worker.log.read_text()
     assert await worker.stop() == 0
