@@ -65,13 +65,16 @@ class Process:
         return self.child.poll()
 
     async def ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
-        """Waits for `/readyz` to say 200; raises `StackError` with the log's tail when it ends or takes too long."""
+        """Waits for `/readyz` to say 200; raises `StackError` with its last words when it ends or takes too long."""
         deadline = time.monotonic() + timeout_s
-        while not await asyncio.to_thread(says_ready, self.url):
+        while (answer := await asyncio.to_thread(readiness, self.url)) is None or not answer.is_ready:
             if self.exit_code is not None:
                 raise StackError(f"{self.name} ended with code {self.exit_code}:\n{self.log_tail()}")
             if time.monotonic() > deadline:
-                raise StackError(f"{self.name} was not ready within {timeout_s} s:\n{self.log_tail()}")
+                said = "nothing" if answer is None else answer.words
+                raise StackError(
+                    f"{self.name} was not ready within {timeout_s} s; /readyz says {said}:\n{self.log_tail()}"
+                )
             await asyncio.sleep(POLL_INTERVAL_S)
 
     async def stop(self, wanted: signal.Signals = signal.SIGTERM) -> int:
@@ -160,14 +163,29 @@ class Processes:
         return {process.log.name: process.log_tail() for process in self.started}
 
 
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """What a process says of itself."""
+
+    is_ready: bool
+    words: str
+
+
 def says_ready(url: str) -> bool:
-    """Whether the process at `url` answers that it is ready. It is asked often, so by the smallest client there is."""
+    """Whether the process at `url` answers that it is ready."""
+    answer = readiness(url)
+    return answer is not None and answer.is_ready
+
+
+def readiness(url: str) -> Readiness | None:
+    """What it answers, or None where it does not. It is asked often, so by the smallest client there is."""
     connection = HTTPConnection(urlsplit(url).netloc, timeout=ANSWER_TIMEOUT_S)
     try:
         connection.request("GET", "/readyz")
-        return connection.getresponse().status == HTTPStatus.OK
+        answer = connection.getresponse()
+        return Readiness(answer.status == HTTPStatus.OK, answer.read().decode())
     except (OSError, HTTPException):
-        return False
+        return None
     finally:
         connection.close()
 
