@@ -98,11 +98,12 @@ class Sweeper:
             self._ask_time,
             self.clear_done,
             self._publish_left_behind,
+            # At once: what is told of the outbox must not be as old as whatever hangs after it.
+            self._look_at_outbox,
             self._refuse_expired,
             self._end_stale,
             self._time_out,
             self._adopt,
-            self._look_at_outbox,
         )
 
     async def _ask_time(self) -> int:

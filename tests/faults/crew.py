@@ -15,6 +15,8 @@ COUNT_OF_EACH = 2
 EXIT_TIMEOUT_S = 60.0
 POLL_S = 0.05
 IDLE_POLL_S = 0.3
+# In a storm other faults keep it unready as well: a half-open connection, events that a killed sweeper had claimed.
+JOINS_WITHIN_S = 90.0
 ANSWER_TIMEOUT_S = 5
 # What counts a worker's work: batches of commands, attempts.
 HANDLED = {
@@ -58,7 +60,7 @@ class Crew:
 
     async def join(self, process: Process) -> None:
         """Make it one of the crew once it is ready."""
-        await process.ready()
+        await process.ready(JOINS_WITHIN_S)
         self.members[process.name].append(process)
         if process.name is Name.GATEWAY:
             self.rotation.append(process)
